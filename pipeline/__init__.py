@@ -1,0 +1,9 @@
+"""Models, tasks and people: extraction on Ray, the demo, the command line."""
+
+from .errors import PipelineError
+from .extraction import extract
+from .model import find_model
+from .task import load_task
+from .worker import ExtractionSettings
+
+__all__ = ["ExtractionSettings", "PipelineError", "extract", "find_model", "load_task"]

@@ -1,0 +1,1 @@
+"""Built-in models: checkpoints that come with the package, each beside the script that trained it."""

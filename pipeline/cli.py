@@ -1,0 +1,186 @@
+"""The command line: ``superneurons``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    name="superneurons",
+    help="Record the scalar activations of vision-language models and find the neurons that know the answer.",
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print figures as JSON on standard output.")]
+StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="The dataset's folder.")]
+
+
+@app.command(epilog="Example: superneurons demo --out demo")
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for activations.zarr and summary.json.")] = Path(
+        "superneurons-demo"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Extract the built-in model's activations on three tasks, find Super Neurons, print one table."""
+    from .demo import run_demo
+    from .table import table_of_accuracies
+
+    reports = run_demo(out)
+    if as_json:
+        _print_json({"runs": [report.to_dict() for report in reports]})
+    else:
+        console = Console()
+        console.print(table_of_accuracies(reports))
+        console.print(f"Activations: {out / 'activations.zarr'}   figures: {out / 'summary.json'}", soft_wrap=True)
+
+
+@app.command(
+    epilog="Example: superneurons extract --model tiny-llava --task easy-vqa.shape --store demo.zarr --workers 2"
+)
+def extract(
+    model: Annotated[str, typer.Option(help="A built-in model, a local checkpoint folder or a hub id.")],
+    task: Annotated[list[str], typer.Option(help="A task's name; may be given several times.")],
+    store: Annotated[Path, typer.Option(help="The dataset's folder; made if there is none.")],
+    sites: Annotated[str, typer.Option(help="Sites to record, separated by commas.")] = "residual,mlp,heads",
+    dtype: Annotated[str, typer.Option(help="Stored dtype: float32 or float16.")] = "float32",
+    weights_dtype: Annotated[str, typer.Option(help="The model's dtype: float32, float16 or bfloat16.")] = "float32",
+    block: Annotated[int, typer.Option(min=1, help="Samples a block; a block is computed and committed whole.")] = 1024,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples a forward pass.")] = 64,
+    greedy: Annotated[bool, typer.Option(help="Also generate and store the model's own answer.")] = True,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first samples of each task.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Ray actors, each with the model loaded once.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each worker.")] = 1,
+    gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs that each worker asks Ray for.")] = 0,
+    address: Annotated[
+        str | None, typer.Option(help='Ray cluster, "auto" inside one; default: start one here.')
+    ] = None,
+    serial: Annotated[bool, typer.Option("--serial", help="Compute in this process, without Ray.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Record a model's activations on tasks; what the store holds already is not computed again."""
+    from dataclasses import asdict
+
+    from .executor import RayEngine, SerialEngine
+    from .extraction import extract as extract_runs
+    from .model import find_model, parse_weights_dtype
+    from .progress import show_progress
+    from .task import load_task, validate_task_name
+    from .worker import Engine, ExtractionSettings, parse_dtype, parse_sites
+
+    for name in task:
+        validate_task_name(name)
+    settings = ExtractionSettings(
+        sites=parse_sites(sites),
+        dtype=parse_dtype(dtype),
+        weights_dtype=parse_weights_dtype(weights_dtype),
+        block=block,
+        batch_size=batch_size,
+        greedy=greedy,
+    )
+    engine: Engine = RayEngine(n_workers=workers, threads=threads, gpus_per_worker=gpus_per_worker, address=address)
+    if serial:
+        engine = SerialEngine(threads=threads)
+    source = find_model(model)
+    with show_progress() as progress:
+        reports = extract_runs(
+            str(store),
+            source=source,
+            tasks=[load_task(name).head(limit) for name in dict.fromkeys(task)],
+            settings=settings,
+            engine=engine,
+            on_plan=progress.on_plan,
+            on_report=progress.on_report,
+        )
+    if as_json:
+        _print_json({"runs": [asdict(report) for report in reports]})
+    else:
+        for report in reports:
+            typer.echo(
+                f"{report.run}: {report.n_samples} samples in {report.n_blocks} blocks, "
+                f"{report.n_computed} computed now"
+            )
+
+
+@app.command(epilog="Example: superneurons search demo.zarr --run tiny-llava/easy-vqa.shape --json")
+def search(
+    store: StorePath,
+    run: Annotated[list[str] | None, typer.Option(help="Only this run; may be given several times.")] = None,
+    metric: Annotated[str | None, typer.Option(help="accuracy or balanced_accuracy; default: by options.")] = None,
+    neurons: Annotated[bool, typer.Option("--neurons", help="With --json: list the Super Neurons too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find the Super Neurons of every run and compare them with the baselines."""
+    from search import search_run
+    from search.stump import parse_metric
+    from storage import open_dataset
+
+    from .table import table_of_accuracies
+
+    chosen_metric = None if metric is None else parse_metric(metric)
+    dataset = open_dataset(store)
+    runs = [dataset.run(name) for name in (run or dataset.run_names())]
+    reports = [search_run(found, metric=chosen_metric) for found in runs]
+    if as_json:
+        rows = [
+            report.to_dict() | ({"super_neurons": report.super_neurons.describe()} if neurons else {})
+            for report in reports
+        ]
+        _print_json({"runs": rows})
+    else:
+        Console().print(table_of_accuracies(reports))
+
+
+@app.command(epilog="Example: superneurons status demo.zarr")
+def status(store: StorePath, as_json: AsJson = False) -> None:
+    """Show which runs a store holds and how much of each is committed."""
+    from storage import open_dataset
+
+    from .table import table_of_runs
+
+    dataset = open_dataset(store)
+    runs = [dataset.run(name) for name in dataset.run_names()]
+    if as_json:
+        _print_json({"runs": [run.describe() for run in runs]})
+    else:
+        Console().print(table_of_runs(runs))
+
+
+def _print_json(figures: dict[str, Any]) -> None:
+    typer.echo(json.dumps(figures, indent=2))
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line on standard error and exit code 2."""
+    from search import SearchError
+    from storage import DatasetError
+
+    from .errors import ExtractionError, PipelineError
+
+    try:
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
+    except typer.Exit as error:
+        code = error.exit_code
+    except typer.TyperException as error:
+        reason = getattr(error, "format_message", error.__str__)()
+        code = _complain(f"{reason.rstrip('.')} (see superneurons --help)", 2)
+    except (typer.Abort, KeyboardInterrupt):
+        code = _complain("interrupted; what is committed stays, run the same command again for the rest", 130)
+    except ExtractionError as error:
+        code = _complain(str(error), 1)
+    except (PipelineError, DatasetError, SearchError) as error:
+        code = _complain(str(error), 2)
+    sys.exit(code)
+
+
+def _complain(message: str, code: int) -> int:
+    typer.echo(f"superneurons: {message}", err=True)
+    return code

@@ -1,0 +1,31 @@
+"""What can go wrong between a model, a task and a store."""
+
+from __future__ import annotations
+
+
+class PipelineError(Exception):
+    """Any fault of a model, a task or an extraction."""
+
+
+class TaskNotFoundError(PipelineError):
+    """No task of that name is known."""
+
+
+class ModelNotFoundError(PipelineError):
+    """A model is neither built in, nor a local folder, nor on the hub."""
+
+
+class UnsupportedModelError(PipelineError):
+    """A model's decoder has a layout whose sites are not known."""
+
+
+class OptionEvidenceError(PipelineError):
+    """The options of a task cannot be told apart by the first token of the answer."""
+
+
+class SampleError(PipelineError):
+    """A sample cannot be read or does not fit its task."""
+
+
+class ExtractionError(PipelineError):
+    """Some blocks could not be computed; what was committed stays."""

@@ -1,0 +1,151 @@
+"""From a model and tasks to a finished store: plan the runs, find what is left, compute it."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from storage import Dataset, Run, RunPlan, create_dataset
+from storage.schema import FORMAT_VERSION, plan_arrays
+
+from .decoder import find_decoder
+from .model import ATTENTION, IMAGE_BACKEND, ModelSource, load_empty_model, load_processor
+from .prompt import find_option_tokens, render_prompt
+from .task import Task
+from .worker import STORED_DTYPES, BlockJob, BlockReport, Engine, ExtractionSettings
+
+RECORDED_LIBRARIES = ("superneurons", "torch", "transformers", "tokenizers", "pillow", "numpy", "zarr", "ray")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractionReport:
+    """What an extraction did to one run."""
+
+    run: str
+    n_samples: int
+    n_blocks: int
+    n_computed: int
+
+
+def plan_identity(source: ModelSource, task: Task, settings: ExtractionSettings) -> dict[str, Any]:
+    """Return what a run is compared by: everything that its values depend on."""
+    return {
+        **source.identity(),
+        "weights_dtype": settings.weights_dtype,
+        "attention": ATTENTION,
+        "image_backend": IMAGE_BACKEND,
+        "task": task.name,
+        "dataset_revision": task.revision,
+        "dataset_fingerprint": task.fingerprint(),
+        "prompt_template": hashlib.sha256(task.prompt.encode()).hexdigest(),
+        "padding_side": "left",
+        "sites": list(settings.sites),
+        "tokens": [0],
+        "dtype": settings.dtype,
+        "batch_size": settings.batch_size,
+        "greedy": settings.greedy,
+        "format_version": FORMAT_VERSION,
+    }
+
+
+def plan_run(source: ModelSource, task: Task, settings: ExtractionSettings) -> RunPlan:
+    """Return the plan of a run: its arrays, from the shapes of the model's own modules, and its identity.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the model's decoder has a layout whose sites are not known.
+    OptionEvidenceError
+        If the task's options cannot be told apart by the first token of the answer.
+    """
+    shape = find_decoder(load_empty_model(source), sites=settings.sites).shape
+    processor: Any = load_processor(source)
+    prompt = render_prompt(processor, task.prompt, task.samples[0])
+    option_tokens = find_option_tokens(processor.tokenizer, prompt, task.options)
+    arrays = plan_arrays(shape, dtype=STORED_DTYPES[settings.dtype], options=task.options, greedy=settings.greedy)
+    return RunPlan(
+        n_samples=len(task.samples),
+        block=settings.block,
+        arrays=tuple(arrays),
+        identity=plan_identity(source, task, settings),
+        circumstances={
+            "libraries": {name: version(name) for name in RECORDED_LIBRARIES},
+            "python": platform.python_version(),
+            "prompt": prompt,
+            "option_tokens": option_tokens,
+            "settings": asdict(settings),
+        },
+        coordinates={
+            "option": np.array(task.options),
+            "token": np.arange(shape.n_tokens),
+            "layer": np.arange(shape.n_layers),
+        },
+    )
+
+
+def open_run(dataset: Dataset, source: ModelSource, task: Task, settings: ExtractionSettings) -> Run:
+    """Return the run of `source` on `task` in `dataset`, resumed where it exists, else created.
+
+    Resuming compares digests and never loads the model.
+
+    Raises
+    ------
+    RunMismatchError
+        If the run exists, made by other settings.
+    """
+    name = f"{source.name}/{task.name}"
+    if dataset.has_run(name):
+        identity = plan_identity(source, task, settings)
+        return dataset.resume_run(name, identity=identity, n_samples=len(task.samples), block=settings.block)
+    return dataset.create_run(name, plan_run(source, task, settings))
+
+
+def extract(
+    store: str,
+    *,
+    source: ModelSource,
+    tasks: Sequence[Task],
+    settings: ExtractionSettings,
+    engine: Engine,
+    on_plan: Callable[[Sequence[BlockJob]], None] = lambda _: None,
+    on_report: Callable[[BlockReport], None] = lambda _: None,
+) -> list[ExtractionReport]:
+    """Return a report for each run after every one of its blocks is committed to `store`.
+
+    Blocks that are committed already are not computed again; where none is left, `engine` is not called. `on_plan`
+    hears once what is left, `on_report` of each block as it is committed.
+
+    Raises
+    ------
+    ExtractionError
+        If blocks failed; all others are committed.
+    DatasetError
+        If the store or a run in it was made by other settings.
+    """
+    dataset = create_dataset(store)
+    runs = [open_run(dataset, source, task, settings) for task in tasks]
+    jobs = [
+        BlockJob(store=store, run=run.name, model=source, task=task.name, block=block, settings=settings)
+        for run, task in zip(runs, tasks, strict=True)
+        for block in run.pending_blocks()
+    ]
+    on_plan(jobs)
+    if jobs:
+        engine(jobs, on_report)
+    for run in runs:
+        run.mark_complete()
+    return [
+        ExtractionReport(
+            run=run.name,
+            n_samples=run.n_samples,
+            n_blocks=len(run.blocks),
+            n_computed=sum(job.run == run.name for job in jobs),
+        )
+        for run in runs
+    ]

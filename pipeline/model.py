@@ -1,0 +1,169 @@
+"""Models: where a checkpoint lies, what identifies it, and how it is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from .errors import ModelNotFoundError, PipelineError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
+
+BUILTIN_MODELS = {"tiny-llava": Path(__file__).parent / "builtin" / "tiny-llava"}
+ATTENTION = "sdpa"
+IMAGE_BACKEND = "pil"
+
+WeightsDtype = Literal["float32", "float16", "bfloat16"]
+WEIGHTS_DTYPES: tuple[WeightsDtype, ...] = ("float32", "float16", "bfloat16")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSource:
+    """A checkpoint on this machine: its name in the store, its folder, and the revision that pins its weights."""
+
+    name: str
+    model_id: str
+    folder: Path
+    revision: str
+
+    def identity(self) -> dict[str, str]:
+        """Return what tells this model apart from any other: ids, revision, digests of configuration and processor."""
+        processor_files = ("*.jinja", "*token*.json", "*processor_config.json", "vocab*", "merges.txt", "*.model")
+        return {
+            "model_id": self.model_id,
+            "revision": self.revision,
+            "config": _digest_files(self.folder, ("config.json", "generation_config.json")),
+            "processor": _digest_files(self.folder, processor_files),
+        }
+
+
+def find_model(model_id: str) -> ModelSource:
+    """Return the checkpoint that `model_id` names: a built-in model, a local folder, or a hub id.
+
+    A hub id is downloaded to the hub's own cache (safetensors and text files only) unless it is there already.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If it is none of the three, or the hub does not have it or cannot be reached.
+    """
+    if model_id in BUILTIN_MODELS:
+        folder = BUILTIN_MODELS[model_id]
+        return ModelSource(name=model_id, model_id=model_id, folder=folder, revision=_digest_weights(folder))
+    folder = Path(model_id).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelNotFoundError(
+                f"model {model_id!r}: expected a checkpoint folder, found no config.json in it; check the path"
+            )
+        name = folder.resolve().name
+        return ModelSource(name=name, model_id=name, folder=folder.resolve(), revision=_digest_weights(folder))
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", model_id):
+        folder = _download(model_id)
+        return ModelSource(
+            name=model_id.replace("/", "--"), model_id=model_id, folder=folder, revision=folder.resolve().name
+        )
+    raise ModelNotFoundError(
+        f"model {model_id!r}: expected a built-in model ({', '.join(BUILTIN_MODELS)}), a local folder or a hub id "
+        "owner/name, found none of them; check the spelling"
+    )
+
+
+def load_config(source: ModelSource) -> PretrainedConfig:
+    """Return the model's configuration; no weights are read."""
+    from transformers import AutoConfig
+
+    return cast("PretrainedConfig", AutoConfig.from_pretrained(source.folder, trust_remote_code=False))
+
+
+def load_empty_model(source: ModelSource) -> PreTrainedModel:
+    """Return the model without weights, on torch's meta device: for reading shapes only."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    with torch.device("meta"):
+        return cast("PreTrainedModel", AutoModelForImageTextToText.from_config(load_config(source)))
+
+
+def load_model(source: ModelSource, *, weights_dtype: WeightsDtype, device: str = "cpu") -> PreTrainedModel:
+    """Return the model in evaluation mode, weights from safetensors only, on `device`."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    model = AutoModelForImageTextToText.from_pretrained(
+        source.folder,
+        dtype=getattr(torch, weights_dtype),
+        attn_implementation=ATTENTION,
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
+    return cast("PreTrainedModel", model.eval().to(device))
+
+
+def load_processor(source: ModelSource) -> ProcessorMixin:
+    """Return the model's processor, image processing by Pillow, text padded on the left."""
+    from transformers import AutoProcessor
+
+    processor: Any = AutoProcessor.from_pretrained(source.folder, backend=IMAGE_BACKEND, trust_remote_code=False)
+    processor.tokenizer.padding_side = "left"
+    return cast("ProcessorMixin", processor)
+
+
+def _digest_weights(folder: Path) -> str:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelNotFoundError(f"model {folder}: expected safetensors weights, found none; convert the checkpoint")
+    return "sha256:" + _digest_paths(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+
+
+def _digest_files(folder: Path, patterns: tuple[str, ...]) -> str:
+    paths = sorted({path for pattern in patterns for path in folder.glob(pattern)})
+    return "sha256:" + _digest_paths(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths))
+
+
+@cache
+def _digest_paths(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Return one digest over names and contents; size and time of change are there to keep the cache honest."""
+    total = hashlib.sha256()
+    for path, _, _ in files:
+        with path.open("rb") as opened:
+            content = hashlib.file_digest(opened, "sha256").hexdigest()
+        total.update(json.dumps([path.name, content]).encode())
+    return total.hexdigest()
+
+
+def _download(model_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]
+    try:
+        return Path(snapshot_download(model_id, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelNotFoundError(
+            f"model {model_id!r}: expected it on the hub or in its cache, found {type(error).__name__}: {reason}; "
+            "check the id and the connection, or give a local folder"
+        ) from error
+
+
+def parse_weights_dtype(text: str) -> WeightsDtype:
+    """Return `text` as a dtype of weights.
+
+    Raises
+    ------
+    PipelineError
+        If it is none.
+    """
+    for dtype in WEIGHTS_DTYPES:
+        if text == dtype:
+            return dtype
+    raise PipelineError(f"weights dtype {text!r}: expected one of {', '.join(WEIGHTS_DTYPES)}; choose one of them")

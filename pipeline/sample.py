@@ -1,0 +1,70 @@
+"""Samples: one question about one or more images, its options and the right one."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from .errors import SampleError
+from .split import Split, assign_split
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class ImageSource(Protocol):
+    """Something that gives a picture when it is asked for; it travels to workers, the picture does not."""
+
+    def open(self) -> Image:
+        """Return the picture in RGB.
+
+        Raises
+        ------
+        SampleError
+            If it cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """A picture in a file of any format that Pillow reads."""
+
+    path: Path
+
+    def open(self) -> Image:
+        """Return the picture in RGB, decoded whole."""
+        import PIL.Image
+
+        try:
+            with PIL.Image.open(self.path) as picture:
+                return picture.convert("RGB")
+        except (OSError, PIL.Image.DecompressionBombError) as error:
+            raise SampleError(f"{self.path}: expected a picture, found {error}; replace the file") from error
+
+
+def hash_pixels(picture: Image) -> str:
+    """Return the ``image_id`` of an RGB picture: 32 hexadecimal digits that depend on its size and pixels alone."""
+    digest = hashlib.sha256(f"{picture.mode} {picture.width} {picture.height} ".encode())
+    digest.update(picture.tobytes())
+    return digest.hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One question with its image(s), options and label, the index of the right option."""
+
+    sample_id: str
+    image_id: str
+    question: str
+    options: tuple[str, ...]
+    label: int
+    images: tuple[ImageSource, ...]
+    split_key: str
+
+    @property
+    def split(self) -> Split:
+        """The split that everything with the same ``split_key`` falls into."""
+        return assign_split(self.split_key)

@@ -1,0 +1,63 @@
+"""Tables that people read: accuracies of a search, state of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from search import SearchReport
+from storage import Run
+
+ACCURACY_COLUMNS = {
+    "majority": "majority",
+    "question_only": "question\nonly",
+    "base": "base",
+    "super_neurons": "Super\nNeurons",
+    "super_neurons_depth1": "at\ndepth 1",
+}
+
+
+def table_of_accuracies(reports: Sequence[SearchReport]) -> Table:
+    """Return one row a run: test accuracies in per cent, how many Super Neurons, the first layer they sit in."""
+    models = {report.model for report in reports}
+    title = f"{models.pop()}: " if len(models) == 1 else ""
+    table = Table(
+        title=f"{title}accuracy on the test split, %",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("task", overflow="fold")
+    table.add_column("n", justify="right", no_wrap=True)
+    for heading in ACCURACY_COLUMNS.values():
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("how\nmany", justify="right")
+    table.add_column("first\nlayer", justify="right")
+    for report in reports:
+        accuracies = [f"{100 * report.accuracy[name]:.1f}" for name in ACCURACY_COLUMNS]
+        table.add_row(
+            report.task if title else f"{report.model}/{report.task}",
+            str(report.n_test),
+            *accuracies,
+            str(len(report.super_neurons)),
+            str(report.super_neurons.first_layer),
+        )
+    return table
+
+
+def table_of_runs(runs: Sequence[Run]) -> Table:
+    """Return one row a run: samples, committed and planned blocks, what it records."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("run", overflow="fold")
+    table.add_column("samples", justify="right")
+    table.add_column("blocks committed", justify="right")
+    table.add_column("sites")
+    table.add_column("state")
+    for run in runs:
+        n_blocks, n_pending = len(run.blocks), len(run.pending_blocks())
+        state = "complete" if n_pending == 0 else f"{n_pending} left"
+        table.add_row(run.name, str(run.n_samples), f"{n_blocks - n_pending}/{n_blocks}", ", ".join(run.sites), state)
+    return table

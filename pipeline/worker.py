@@ -1,0 +1,145 @@
+"""Workers: one process with one loaded model that computes blocks and writes them whole."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from storage import Block, open_dataset, write_block
+from storage.schema import SITES, Site
+
+from .errors import PipelineError
+from .extractor import Extractor, Question
+from .model import ModelSource, WeightsDtype, load_model, load_processor
+from .task import Task, load_task
+
+STORED_DTYPES = {"float32": "f4", "float16": "f2"}
+"""Dtypes of stored activations, by name, as NumPy spells them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractionSettings:
+    """What decides the values in a store, besides the model and the task; all of it is part of a run's identity.
+
+    ``dtype`` is that of the stored activations (float32 or float16), ``weights_dtype`` that of the model's weights,
+    ``block`` and ``batch_size`` count samples. With ``greedy`` the model's generated answer is stored as well.
+    """
+
+    sites: tuple[Site, ...] = ("residual", "mlp", "heads")
+    dtype: str = "float32"
+    weights_dtype: WeightsDtype = "float32"
+    block: int = 1024
+    batch_size: int = 64
+    greedy: bool = True
+
+
+def parse_sites(text: str) -> tuple[Site, ...]:
+    """Return the sites that `text` names, separated by commas, in the order of the store.
+
+    Raises
+    ------
+    PipelineError
+        If one is unknown, or none is named.
+    """
+    named = {name.strip() for name in text.split(",") if name.strip()}
+    if not named or not named <= set(SITES):
+        raise PipelineError(f"sites {text!r}: expected some of {', '.join(SITES)}, found {sorted(named)}; choose again")
+    return tuple(site for site in SITES if site in named)
+
+
+def parse_dtype(text: str) -> str:
+    """Return `text` as the dtype that activations are stored in.
+
+    Raises
+    ------
+    PipelineError
+        If it is none.
+    """
+    if text not in STORED_DTYPES:
+        raise PipelineError(f"dtype {text!r}: expected one of {', '.join(STORED_DTYPES)}; choose one of them")
+    return text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockJob:
+    """One block to compute: all that a worker needs to know, small enough to send anywhere."""
+
+    store: str
+    run: str
+    model: ModelSource
+    task: str
+    block: Block
+    settings: ExtractionSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockReport:
+    """What a worker tells of a committed block; the activations themselves never pass through it."""
+
+    run: str
+    block: int
+    n_samples: int
+    seconds_s: float
+    pid: int
+
+
+Engine = Callable[[Sequence[BlockJob], Callable[[BlockReport], None]], None]
+"""Runs jobs and calls back with each report as its block is committed.
+
+Raises `ExtractionError` after all other jobs are done, naming every job that failed.
+"""
+
+
+class BlockWorker:
+    """Computes blocks one after another; the model and the task of the last block are kept.
+
+    Parameters
+    ----------
+    threads
+        CPU threads of the forward pass. Blocks are byte-identical between workers of equal `threads` and device.
+    """
+
+    def __init__(self, *, threads: int = 1) -> None:
+        self._threads = threads
+        self._extractor: tuple[tuple[ModelSource, WeightsDtype, tuple[Site, ...]], Extractor] | None = None
+        self._task: Task | None = None
+
+    def compute(self, job: BlockJob) -> BlockReport:
+        """Return the report of the block after it is committed."""
+        started = time.perf_counter()
+        task, extractor = self._load_task(job.task), self._load_extractor(job)
+        samples = task.samples[job.block.start : job.block.stop]
+        question = Question(template=task.prompt, options=task.options, greedy=job.settings.greedy)
+        values = extractor.extract(samples, question, batch_size=job.settings.batch_size)
+        seconds = time.perf_counter() - started
+        circumstances = {
+            "batch_size": job.settings.batch_size,
+            "device": str(extractor.model.device),
+            "host": platform.node(),
+            "seconds": round(seconds, 3),
+            "threads": self._threads,
+        }
+        write_block(open_dataset(job.store), job.run, job.block, values, circumstances=circumstances)
+        return BlockReport(
+            run=job.run, block=job.block.index, n_samples=job.block.n_samples, seconds_s=seconds, pid=os.getpid()
+        )
+
+    def _load_task(self, name: str) -> Task:
+        if self._task is None or self._task.name != name:
+            self._task = load_task(name)
+        return self._task
+
+    def _load_extractor(self, job: BlockJob) -> Extractor:
+        import torch
+
+        key = (job.model, job.settings.weights_dtype, job.settings.sites)
+        if self._extractor is None or self._extractor[0] != key:
+            self._extractor = None  # frees the model before the next one is loaded
+            torch.set_num_threads(self._threads)
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            model = load_model(job.model, weights_dtype=job.settings.weights_dtype, device=device)
+            self._extractor = (key, Extractor(model, load_processor(job.model), sites=job.settings.sites))
+        return self._extractor[1]

@@ -1,0 +1,43 @@
+"""Baselines: what a score must beat before it means anything."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+import numpy as np
+import numpy.typing as npt
+
+from storage import Run
+
+from .supervision import Supervision
+
+
+def predict_majority(supervision: Supervision, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int16]:
+    """Return the probe split's most frequent label for every sample of `rows`; a tie goes to the lower index."""
+    counts = np.bincount(supervision.labels[supervision.rows("probe")], minlength=supervision.n_classes)
+    return np.full(len(rows), np.argmax(counts), dtype=np.int16)
+
+
+def predict_question_only(run: Run, supervision: Supervision, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int16]:
+    """Return the most frequent label that each sample's question text has on the probe split.
+
+    Pictures play no part. Ties go to the label that is more frequent overall; so do questions that the probe split
+    never asks.
+    """
+    questions, probe = run.read_samples("question"), supervision.rows("probe")
+    overall = np.bincount(supervision.labels[probe], minlength=supervision.n_classes)
+    by_text: dict[str, Counter[int]] = defaultdict(Counter)
+    for row in probe:
+        by_text[str(questions[row])][int(supervision.labels[row])] += 1
+
+    def answer(text: str) -> int:
+        counts = by_text.get(text, Counter())
+        return max(range(supervision.n_classes), key=lambda label: (counts[label], overall[label], -label))
+
+    return np.array([answer(str(questions[row])) for row in rows], dtype=np.int16)
+
+
+def predict_base(run: Run, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int16]:
+    """Return the model's own answer by option evidence: the option with the largest log-probability."""
+    answer: npt.NDArray[np.int16] = np.argmax(run.read_samples("option_logit")[rows], axis=1).astype(np.int16)
+    return answer

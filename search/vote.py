@@ -1,0 +1,34 @@
+"""Votes: many stumps, one answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+
+def vote_two(fired: npt.NDArray[np.bool_]) -> npt.NDArray[np.int16]:
+    """Return the majority's class, 0 or 1, for votes `fired` (sample, stump), the best stump first.
+
+    A tie goes to the best stump's vote.
+    """
+    n_stumps = fired.shape[1]
+    twice = 2 * fired.sum(axis=1)
+    majority = np.where(twice == n_stumps, fired[:, 0], twice > n_stumps)
+    return majority.astype(np.int16)
+
+
+def vote_many(
+    fired: Sequence[npt.NDArray[np.bool_]], scores: Sequence[npt.NDArray[np.float64]]
+) -> npt.NDArray[np.int16]:
+    """Return the class with the largest share of firing stumps; one array (sample, stump) of votes a class.
+
+    Ties go to the class whose firing stumps have the larger summed probe score, then to the lower index. `scores`
+    holds the probe scores (stump,) of each class.
+    """
+    share = np.stack([votes.mean(axis=1) for votes in fired], axis=1)
+    weight = np.stack([votes @ score for votes, score in zip(fired, scores, strict=True)], axis=1)
+    leads = share == share.max(axis=1, keepdims=True)
+    winner: npt.NDArray[np.int16] = np.argmax(np.where(leads, weight, -np.inf), axis=1).astype(np.int16)
+    return winner

@@ -1,0 +1,90 @@
+"""Commit records: what makes a block part of a run.
+
+A record is the attributes of an empty Zarr group, ``<run>/_commits/<block>``, so that any Zarr reader lists it without
+a complaint. It is written after the block's last shard and never changed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from zarr.abc.store import Store
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+
+from .create_only import StoredObject
+from .schema import COMMITS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitRecord:
+    """Which samples a block holds and which objects hold them.
+
+    ``circumstances`` tells how the block came about (device, host, seconds, ...); two records of the same block may
+    differ there and only there.
+    """
+
+    block: int
+    start: int
+    stop: int
+    sample_ids: tuple[str, ...]
+    objects: tuple[StoredObject, ...]
+    circumstances: Mapping[str, Any]
+
+    def to_attributes(self) -> dict[str, Any]:
+        """Return the record as JSON-ready attributes."""
+        return asdict(self)
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, Any]) -> CommitRecord:
+        """Return the record that `attributes` describe."""
+        return cls(
+            block=attributes["block"],
+            start=attributes["start"],
+            stop=attributes["stop"],
+            sample_ids=tuple(attributes["sample_ids"]),
+            objects=tuple(StoredObject(**entry) for entry in attributes["objects"]),
+            circumstances=attributes["circumstances"],
+        )
+
+
+def commit_key(run: str, block: int) -> str:
+    """Return the key of the record of `block` of `run`."""
+    return f"{run}/{COMMITS}/{block:06d}/zarr.json"
+
+
+def write_commit(store: Store, run: str, record: CommitRecord) -> None:
+    """Create the record; where another writer committed the block first, its record stands.
+
+    Notes
+    -----
+    Put-if-absent, so that two workers that computed one block leave one record.
+    """
+    document = {"zarr_format": 3, "node_type": "group", "attributes": record.to_attributes()}
+    encoded = default_buffer_prototype().buffer.from_bytes(json.dumps(document, sort_keys=True).encode())
+    sync(store.set_if_not_exists(commit_key(run, record.block), encoded))
+
+
+def read_commit(store: Store, run: str, block: int) -> CommitRecord | None:
+    """Return the record of `block`, or None where it is not committed."""
+    found = sync(store.get(commit_key(run, block), default_buffer_prototype()))
+    return None if found is None else CommitRecord.from_attributes(json.loads(found.to_bytes())["attributes"])
+
+
+def list_commits(store: Store, run: str) -> set[int]:
+    """Return the indices of the committed blocks of `run`.
+
+    Notes
+    -----
+    A writer that dies while it commits may leave the record's folder behind, so only the record itself counts.
+    """
+    prefix = f"{run}/{COMMITS}/"
+
+    async def keys() -> list[str]:
+        return [key async for key in store.list_prefix(prefix)]
+
+    parts = [key.removeprefix(prefix).split("/") for key in sync(keys())]
+    return {int(part[0]) for part in parts if len(part) == 2 and part[0].isdigit() and part[1] == "zarr.json"}

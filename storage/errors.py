@@ -1,0 +1,31 @@
+"""What can go wrong with a dataset. Every message says where, what was expected, what was found, and the remedy."""
+
+from __future__ import annotations
+
+
+class DatasetError(Exception):
+    """Any fault of a dataset, a run or a block."""
+
+
+class DatasetNotFoundError(DatasetError):
+    """There is no dataset at a URL."""
+
+
+class RunNotFoundError(DatasetError):
+    """A dataset holds no run of that name."""
+
+
+class RunMismatchError(DatasetError):
+    """A run exists already, made by other settings."""
+
+
+class RunIncompleteError(DatasetError):
+    """Some planned blocks of a run are not committed yet."""
+
+
+class BlockValuesError(DatasetError):
+    """The values handed over for a block do not fit the run's plan, or cannot be stored exactly."""
+
+
+class CreateOnlyError(DatasetError):
+    """Something tried to replace or delete an object that is only ever created."""

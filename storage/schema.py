@@ -1,0 +1,125 @@
+"""Format version 1: which arrays a run holds, their dimensions, types, shards and chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+FORMAT = "superneurons"
+FORMAT_VERSION = 1
+COMMITS = "_commits"
+
+Site = Literal["residual", "mlp", "heads"]
+SITES: tuple[Site, ...] = ("residual", "mlp", "heads")
+UNIT_DIMS: Mapping[Site, str] = {"residual": "residual_unit", "mlp": "mlp_unit", "heads": "head_unit"}
+SITE_DESCRIPTIONS: Mapping[Site, str] = {
+    "residual": "output of the block",
+    "mlp": "input of the MLP's down projection",
+    "heads": "input of the attention's output projection, all heads side by side",
+}
+
+SPLITS = ("probe", "validation", "test")
+"""Splits in the order of their codes in the ``split`` array."""
+
+MAX_CHUNK_UNITS = 512
+"""Units of the inner chunk: what a column search reads at least."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrayPlan:
+    """One array of a run, before it exists.
+
+    ``dims`` and ``trailing`` leave out the first dimension, ``sample``, which every array has. ``dtype`` is a NumPy
+    dtype string, or "string" for variable-length text. ``chunk`` and ``shard`` are the trailing shapes of the inner
+    chunk and of the shard; a shard always spans one whole block of samples.
+    """
+
+    name: str
+    dtype: str
+    fill: Any
+    dims: tuple[str, ...] = ()
+    trailing: tuple[int, ...] = ()
+    chunk: tuple[int, ...] = ()
+    shard: tuple[int, ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteShape:
+    """How wide a model's decoder is: ``units[site]`` counts the units of one layer at each recorded site."""
+
+    n_layers: int
+    n_tokens: int
+    n_heads: int
+    head_dim: int
+    units: Mapping[Site, int]
+
+
+def plan_arrays(shape: SiteShape, *, dtype: str, options: tuple[str, ...], greedy: bool) -> list[ArrayPlan]:
+    """Return every array of a run whose samples share `options`, activations stored as `dtype` (f2 or f4).
+
+    With `greedy`, the run also holds ``base_answer``, the model's own generated answer.
+    """
+    activations = [_plan_activation(site, shape, dtype) for site in SITES if site in shape.units]
+    evidence = ArrayPlan(
+        name="option_logit",
+        dtype="f4",
+        fill=np.nan,
+        dims=("option",),
+        trailing=(len(options),),
+        chunk=(len(options),),
+        shard=(len(options),),
+        attributes={"long_name": "log-probability of each option's first token after the prompt", "units": "nat"},
+    )
+    answer = ArrayPlan(
+        name="base_answer",
+        dtype="i2",
+        fill=-1,
+        attributes={"long_name": "option that the model's greedy answer names; -1 none", "units": "1"},
+    )
+    return [*activations, evidence, *([answer] if greedy else []), *SAMPLE_ARRAYS]
+
+
+def _plan_activation(site: Site, shape: SiteShape, dtype: str) -> ArrayPlan:
+    units = shape.units[site]
+    inner = min(units, MAX_CHUNK_UNITS)
+    padded = -(-units // inner) * inner
+    attributes: dict[str, Any] = {"long_name": SITE_DESCRIPTIONS[site], "units": "1"}
+    if site == "heads":
+        attributes |= {"n_heads": shape.n_heads, "head_dim": shape.head_dim}
+    return ArrayPlan(
+        name=site,
+        dtype=dtype,
+        fill=np.nan,
+        dims=("token", "layer", UNIT_DIMS[site]),
+        trailing=(shape.n_tokens, shape.n_layers, units),
+        chunk=(shape.n_tokens, 1, inner),
+        shard=(shape.n_tokens, 1, padded),
+        attributes=attributes,
+    )
+
+
+def _per_sample(name: str, dtype: str, fill: Any, long_name: str, **attributes: Any) -> ArrayPlan:
+    return ArrayPlan(name=name, dtype=dtype, fill=fill, attributes={"long_name": long_name, **attributes})
+
+
+SAMPLE_ARRAYS = (
+    _per_sample("label", "i2", -1, "index of the right option", units="1"),
+    _per_sample(
+        "split", "i1", -1, "split of the sample", flag_values=[0, 1, 2], flag_meanings=" ".join(SPLITS), units="1"
+    ),
+    _per_sample("valid", "bool", False, "whether the row holds a sample that could be read"),
+    _per_sample("n_tokens", "i4", 0, "tokens of the prompt, image tokens included", units="1"),
+    _per_sample("n_options", "i2", 0, "options of the sample", units="1"),
+    _per_sample("sample_id", "string", "", "id of the sample in its task"),
+    _per_sample("image_id", "string", "", "hash of the image's pixels"),
+    _per_sample("split_key", "string", "", "what is never divided between splits"),
+    _per_sample("question", "string", "", "question as the task states it"),
+)
+"""The arrays of one value a sample that every run holds."""
+
+COORDINATES = ("sample_id", "image_id", "split_key", "label", "split", "valid", "n_tokens", "n_options", "question")
+"""Arrays that xarray shows as coordinates of ``sample``."""

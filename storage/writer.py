@@ -1,0 +1,118 @@
+"""Writing a block: all its shards, then its commit record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from .block import Block
+from .commit import CommitRecord, read_commit, write_commit
+from .create_only import CreateOnlyStore
+from .dataset import WRITE_CONFIG, Dataset
+from .errors import BlockValuesError
+
+
+def write_block(
+    dataset: Dataset,
+    run: str,
+    block: Block,
+    values: Mapping[str, npt.NDArray[Any]],
+    *,
+    circumstances: Mapping[str, Any],
+) -> CommitRecord:
+    """Return the commit record of `block` after its shards and then the record itself are written.
+
+    `values` maps the name of every array of the run but the coordinates to its rows, shape (block.n_samples, ...).
+    They are cast to the stored dtype and padded to a whole block with fill values (``valid`` = False).
+
+    Raises
+    ------
+    BlockValuesError
+        If an array is missing or not of the run, has another shape, or holds a value of a valid row that the stored
+        dtype cannot hold (an overflow, infinity, NaN); or if an earlier attempt left shards with other values.
+
+    Notes
+    -----
+    Safe against other writers of the same block, dead ones included: shards are create-only, the record comes last,
+    and a writer that finds another's shard keeps it.
+    """
+    committed = read_commit(dataset.store, run, block.index)
+    if committed is not None:
+        return committed
+    where = f"run {run}, block {block.index}"
+    recorder = CreateOnlyStore(dataset.store)
+    group = zarr.open_group(recorder, path=run, mode="r+", zarr_format=3, use_consolidated=False)
+    rows = slice(block.start, block.start + dataset.run(run).block)
+    arrays = {name: array for name, array in sorted(group.arrays()) if array.shards is not None}
+    if arrays.keys() != values.keys():
+        raise BlockValuesError(f"{where}: expected the arrays {sorted(arrays)}, found {sorted(values)}")
+    padded = {
+        name: _pad_rows(f"{where}, array {name}", array, values[name], values["valid"], rows.stop - rows.start)
+        for name, array in arrays.items()
+    }
+    for name, array in arrays.items():
+        array.with_config(WRITE_CONFIG)[rows] = padded[name]
+    for name in sorted({_array_of(key) for key in recorder.adopted}):
+        _validate_adopted(f"{where}, array {name}", arrays[name], rows, padded[name])
+    record = CommitRecord(
+        block=block.index,
+        start=block.start,
+        stop=block.stop,
+        sample_ids=tuple(str(sample_id) for sample_id in values["sample_id"]),
+        objects=tuple(recorder.stored[key] for key in sorted(recorder.stored)),
+        circumstances=dict(circumstances),
+    )
+    write_commit(dataset.store, run, record)
+    return record
+
+
+def _pad_rows(
+    where: str, array: zarr.Array[Any], rows: npt.NDArray[Any], valid: npt.NDArray[np.bool_], n_rows: int
+) -> npt.NDArray[Any]:
+    """Return `rows` in the stored dtype, padded to `n_rows` with the array's fill value."""
+    if rows.shape[1:] != array.shape[1:] or len(rows) != len(valid):
+        raise BlockValuesError(f"{where}: expected rows of shape {(len(valid), *array.shape[1:])}, found {rows.shape}")
+    text = array.dtype.kind in "OTU"
+    padded = np.full((n_rows, *array.shape[1:]), array.fill_value, dtype=object if text else array.dtype)
+    with np.errstate(over="ignore"):
+        padded[: len(rows)] = rows
+    held = padded[: len(rows)]
+    exact = np.isfinite(held[valid]).all() if padded.dtype.kind == "f" else np.array_equal(held, rows)
+    if not exact:
+        raise BlockValuesError(
+            f"{where}: expected values that {padded.dtype} can hold in every valid row, found infinity, NaN or an "
+            "overflow; extract with --dtype float32 into another store"
+        )
+    return padded
+
+
+def _validate_adopted(where: str, array: zarr.Array[Any], rows: slice, ours: npt.NDArray[Any]) -> None:
+    """Check the shards that another writer had made: they must decode (crc32c) and hold the same values.
+
+    A dead writer of the same run leaves whole shards without a record. They were computed under the same identity, so
+    that they may differ by float rounding alone.
+    """
+    remedy = "remove the objects that no commit record names and run again"
+    try:
+        found = np.asarray(array[rows])
+    except (ValueError, RuntimeError) as error:
+        raise BlockValuesError(
+            f"{where}: expected an earlier attempt's shard to decode, found {error}; {remedy}"
+        ) from error
+    if ours.dtype.kind == "f":
+        scale = float(np.nanmax(np.abs(ours), initial=0.0))
+        same = np.allclose(found, ours, rtol=1e-2, atol=1e-2 * scale, equal_nan=True)
+    else:
+        same = np.array_equal(found, ours)
+    if not same:
+        raise BlockValuesError(
+            f"{where}: expected an earlier attempt's shard to hold the same values, found others; {remedy}"
+        )
+
+
+def _array_of(key: str) -> str:
+    return key.split("/c/", maxsplit=1)[0].rsplit("/", 1)[-1]

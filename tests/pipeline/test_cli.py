@@ -1,0 +1,127 @@
+"""The command line: a user's mistake is one clear line and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli import main
+
+EXTRACT = ["extract", "--serial", "--model", "tiny-llava", "--task", "easy-vqa.shape", "--limit", "40", "--block", "16"]
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["superneurons", *words])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert isinstance(stopped.value.code, int)
+    return stopped.value.code
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Path:
+    assert call(monkeypatch, *EXTRACT, "--store", str(tmp_path / "store")) == 0
+    capfd.readouterr()
+    return tmp_path / "store"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--task", "easy-vqa.shpe"], "task 'easy-vqa.shpe': expected one of easy-vqa.yes-no"),
+        (["--model", "tiny-lava"], "model 'tiny-lava': expected a built-in model (tiny-llava)"),
+        (["--model", "nobody/no-such-model"], "model 'nobody/no-such-model': expected it on the hub or in its cache"),
+        (["--model", "EMPTY"], "expected a checkpoint folder, found no config.json"),
+        (["--sites", "residual,brain"], "sites 'residual,brain': expected some of residual, mlp, heads"),
+        (["--dtype", "int8"], "dtype 'int8': expected one of float32, float16"),
+        (["--weights-dtype", "int8"], "weights dtype 'int8': expected one of float32"),
+        (["--dtype", "float16"], "made with dtype = 'float32', asked for dtype = 'float16'"),
+        (["--limit", "41"], "dataset_fingerprint"),
+        (["--block", "0"], "Invalid value for '--block'"),
+        (["--frobnicate"], "No such option: --frobnicate"),
+    ],
+)
+def test_a_mistake_in_extract_is_one_line_and_code_2(
+    words: list[str],
+    expected: str,
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "empty").mkdir()
+    words = [str(tmp_path / "empty") if word == "EMPTY" else word for word in words]
+    settled = [word for word in EXTRACT if words[0] != "--task" or word not in ("--task", "easy-vqa.shape")]
+    assert call(monkeypatch, *settled, "--store", str(store), *words) == 2
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    lines = printed.err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("superneurons: ") and expected in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["search", "MISSING"], "expected a dataset, found no zarr.json there"),
+        (["status", "MISSING"], "expected a dataset, found no zarr.json there"),
+        (["search", "STORE", "--run", "tiny-llava/none"], "expected one of the runs ['tiny-llava/easy-vqa.shape']"),
+        (["search", "STORE", "--metric", "luck"], "metric 'luck': expected one of accuracy, balanced_accuracy"),
+        (["extract", "--model", "tiny-llava", "--task", "easy-vqa.shape", "--store", "FILE"], "found a file"),
+        (["search"], "Missing argument 'STORE'"),
+        (["demo", "--out", "FILE"], "expected a folder that can be written, found: "),
+        (["find"], "No such command 'find'"),
+    ],
+)
+def test_a_mistake_elsewhere_is_one_line_and_code_2(
+    words: list[str],
+    expected: str,
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    names = {"STORE": str(store), "MISSING": str(tmp_path / "missing"), "FILE": str(tmp_path / "file")}
+    assert call(monkeypatch, *(names.get(word, word) for word in words)) == 2
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("superneurons: ") and expected in lines[0]
+
+
+def test_status_and_extract_print_json(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "status", str(store), "--json") == 0
+    (run,) = json.loads(capfd.readouterr().out)["runs"]
+    assert (run["run"], run["n_samples"], run["n_blocks"], run["n_committed"]) == (
+        "tiny-llava/easy-vqa.shape",
+        40,
+        3,
+        3,
+    )
+    assert call(monkeypatch, *EXTRACT, "--store", str(store), "--json") == 0
+    printed = capfd.readouterr()
+    assert json.loads(printed.out)["runs"][0]["n_computed"] == 0
+    assert "every block is committed" in printed.err
+    assert call(monkeypatch, "status", str(store)) == 0
+    assert "complete" in capfd.readouterr().out
+
+
+def test_help_gives_an_example_for_every_command() -> None:
+    for command in ("demo", "extract", "search", "status"):
+        finished = subprocess.run(
+            [sys.executable, "-m", "pipeline", command, "--help"], capture_output=True, text=True, check=True
+        )
+        assert f"Example: superneurons {command}" in finished.stdout
+
+
+def test_the_help_is_light() -> None:
+    """Nothing heavy is imported before a command needs it."""
+    script = (
+        "import sys, pipeline.cli; print([m for m in ('torch', 'ray', 'transformers', 'dask') if m in sys.modules])"
+    )
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert finished.stdout.strip() == "[]"

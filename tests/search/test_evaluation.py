@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from search import read_supervision, search_run
+from search.baseline import predict_base, predict_majority, predict_question_only
+from search.evaluation import default_metric
+from search.supervision import Supervision
+from storage import create_dataset
+from storage.errors import RunIncompleteError
+from tests.storage.fake_run import fill_run, make_plan, make_shape
+
+from .planted import make_planted_run
+
+
+@pytest.mark.parametrize("options", [("no", "yes"), ("circle", "rectangle", "triangle")])
+def test_planted_neurons_answer_every_test_question(tmp_path: Path, options: tuple[str, ...]) -> None:
+    report = search_run(make_planted_run(tmp_path / "store", options=options))
+    assert report.accuracy["super_neurons"] == 1.0
+    assert report.accuracy["super_neurons_depth1"] < 0.7
+    assert report.super_neurons.first_layer == 1
+    assert report.super_neurons_depth1.first_layer == 0
+    found = {(row["site"], row["layer"], row["unit"]) for row in report.super_neurons.describe()}
+    assert found <= {("mlp", 1, 600 + label) for label in range(len(options))}
+    assert report.n_neurons == 3 * (6 + 700 + 4)
+    figures = report.to_dict()
+    assert figures["n_super_neurons"] == len(report.super_neurons.describe())
+    assert figures["n_options"] == len(options)
+
+
+def test_an_incomplete_run_is_not_searched(tmp_path: Path) -> None:
+    run = create_dataset(tmp_path / "store").create_run("fake/task", make_plan())
+    with pytest.raises(RunIncompleteError, match="block 0"):
+        search_run(run)
+
+
+def test_baselines(tmp_path: Path) -> None:
+    dataset = create_dataset(tmp_path / "store")
+    fill_run(dataset, "fake/task", make_plan(n_samples=8, block=8), make_shape())
+    run = dataset.run("fake/task")
+    supervision = Supervision(
+        labels=np.array([1, 1, 0, 0, 0, 1, 0, 0], dtype=np.int16),
+        split=np.array([0, 0, 0, 0, 0, 2, 2, 2], dtype=np.int8),
+        valid=np.ones(8, dtype=bool),
+        n_classes=2,
+    )
+    rows = supervision.rows("test")
+    assert predict_majority(supervision, rows).tolist() == [0, 0, 0]
+    assert predict_base(run, np.arange(3)).tolist() == [0, 1, 1]  # evidence is (-row, row)
+
+    class Asked:
+        """A run that asks three questions; the third is never asked on the probe split."""
+
+        def read_samples(self, name: str) -> list[str]:
+            assert name == "question"
+            return ["a", "a", "b", "b", "a", "a", "b", "c"]
+
+    assert predict_question_only(Asked(), supervision, rows).tolist() == [1, 0, 0]  # type: ignore[arg-type]
+
+
+def test_two_options_are_scored_by_accuracy_and_more_by_balanced_accuracy() -> None:
+    assert [default_metric(n) for n in (2, 3, 8)] == ["accuracy", "balanced_accuracy", "balanced_accuracy"]
+
+
+def test_supervision_leaves_rows_that_are_not_valid_out(tmp_path: Path) -> None:
+    run = make_planted_run(tmp_path / "store", options=("no", "yes"), n_samples=60)
+    supervision = read_supervision(run)
+    total = sum(len(supervision.rows(split)) for split in ("probe", "validation", "test"))
+    assert total == 60

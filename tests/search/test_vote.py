@@ -1,0 +1,26 @@
+import numpy as np
+
+from search.vote import vote_many, vote_two
+
+
+def test_the_majority_of_two_classes_wins_and_the_best_stump_breaks_ties() -> None:
+    fired = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 0]], dtype=bool)
+    assert vote_two(fired).tolist() == [1, 0, 1, 0]
+    tied = np.array([[1, 0], [0, 1], [1, 1]], dtype=bool)
+    assert vote_two(tied).tolist() == [1, 0, 1]
+
+
+def test_the_largest_share_wins_among_many_and_scores_break_ties() -> None:
+    scores = [np.array([0.9, 0.6]), np.array([0.8, 0.75]), np.array([0.9, 0.9])]
+    fired = [
+        np.array([[1, 1], [1, 0], [0, 1], [0, 0]], dtype=bool),
+        np.array([[1, 0], [0, 1], [1, 0], [0, 0]], dtype=bool),
+        np.array([[0, 0], [0, 0], [0, 0], [0, 0]], dtype=bool),
+    ]
+    # all of class 0; one each, 0.9 against 0.75; one each, 0.6 against 0.8; none at all
+    assert vote_many(fired, scores).tolist() == [0, 0, 1, 0]
+
+
+def test_classes_with_different_numbers_of_stumps_are_compared_by_share() -> None:
+    fired = [np.array([[1, 1, 0, 0]], dtype=bool), np.array([[1]], dtype=bool)]
+    assert vote_many(fired, [np.full(4, 0.9), np.full(1, 0.6)]).tolist() == [1]

@@ -1,0 +1,75 @@
+"""Runs whose activations are addresses: a value says which sample, layer and unit it belongs to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from storage import Block, Dataset, RunPlan, write_block
+from storage.schema import Site, SiteShape, plan_arrays
+
+OPTIONS = ("no", "yes")
+
+
+def make_shape(*, n_layers: int = 3, units: int = 5) -> SiteShape:
+    widths: dict[Site, int] = {"residual": units, "mlp": units + 2, "heads": units}
+    return SiteShape(n_layers=n_layers, n_tokens=1, n_heads=1, head_dim=units, units=widths)
+
+
+def make_plan(*, n_samples: int = 10, block: int = 4, shape: SiteShape | None = None, dtype: str = "f4") -> RunPlan:
+    shape = shape or make_shape()
+    return RunPlan(
+        n_samples=n_samples,
+        block=block,
+        arrays=tuple(plan_arrays(shape, dtype=dtype, options=OPTIONS, greedy=True)),
+        identity={"model_id": "fake", "sites": ["residual", "mlp", "heads"], "tokens": [0]},
+        coordinates={
+            "option": np.array(OPTIONS),
+            "token": np.arange(shape.n_tokens),
+            "layer": np.arange(shape.n_layers),
+        },
+    )
+
+
+def addresses(site: Site, shape: SiteShape, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Return the address of every value of `rows`, shape (row, token, layer, unit); exact in float32 up to 2^24."""
+    place = list(shape.units).index(site)
+    tokens, layers, units = (np.arange(n) for n in (shape.n_tokens, shape.n_layers, shape.units[site]))
+    grid = ((rows[:, None] * 4 + place)[:, :, None] * shape.n_layers + layers) * 64
+    return (grid[:, :, :, None].repeat(len(tokens), axis=1) + units).astype(np.float32)
+
+
+def make_values(block: Block, shape: SiteShape) -> dict[str, npt.NDArray[Any]]:
+    rows = np.arange(block.start, block.stop)
+    values: dict[str, npt.NDArray[Any]] = {site: addresses(site, shape, rows) for site in shape.units}
+    return values | {
+        "option_logit": np.stack([-rows, rows], axis=1).astype(np.float32),
+        "base_answer": (rows % 2).astype(np.int16),
+        "label": (rows % 2).astype(np.int16),
+        "split": (rows % 3).astype(np.int8),
+        "valid": np.ones(len(rows), dtype=bool),
+        "n_tokens": (rows + 7).astype(np.int32),
+        "n_options": np.full(len(rows), 2, dtype=np.int16),
+        "sample_id": np.array([f"sample-{row}" for row in rows], dtype=object),
+        "image_id": np.array([f"image-{row // 2}" for row in rows], dtype=object),
+        "split_key": np.array([f"image-{row // 2}" for row in rows], dtype=object),
+        "question": np.array([f"is this sample {row}, é?" for row in rows], dtype=object),
+    }
+
+
+def fill_run(dataset: Dataset, name: str, plan: RunPlan, shape: SiteShape) -> None:
+    run = dataset.create_run(name, plan)
+    for block in run.blocks:
+        write_block(dataset, name, block, make_values(block, shape), circumstances={"host": "here"})
+    run.mark_complete()
+
+
+def shard_bytes(folder: Any) -> dict[str, bytes]:
+    """Return every object under ``c/`` of a local store by its key."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "/c/" in f"/{path.relative_to(folder)}"
+    }

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from storage import create_dataset, open_dataset, write_block
+from storage.commit import commit_key, list_commits, read_commit
+from storage.errors import BlockValuesError
+from storage.schema import MAX_CHUNK_UNITS, SITES
+
+from .fake_run import addresses, fill_run, make_plan, make_shape, make_values, shard_bytes
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    n_samples=st.integers(1, 23),
+    block=st.integers(1, 9),
+    n_layers=st.integers(1, 3),
+    units=st.integers(1, 12),
+)
+def test_every_value_lies_at_its_address_on_any_grid(
+    tmp_path_factory: pytest.TempPathFactory, n_samples: int, block: int, n_layers: int, units: int
+) -> None:
+    shape = make_shape(n_layers=n_layers, units=units)
+    dataset = create_dataset(tmp_path_factory.mktemp("grid") / "store")
+    fill_run(dataset, "fake/task", make_plan(n_samples=n_samples, block=block, shape=shape), shape)
+    run = open_dataset(dataset.url).run("fake/task")
+    rows = np.arange(n_samples)
+    for site in SITES:
+        expected = addresses(site, shape, rows)
+        for layer in range(n_layers):
+            found = run.read_columns(site, layer=layer, units=slice(0, shape.units[site]))
+            np.testing.assert_array_equal(found, expected[:, 0, layer])
+    assert list(run.read_samples("sample_id")) == [f"sample-{row}" for row in rows]
+
+
+def test_units_past_one_chunk_are_padded_to_whole_chunks(tmp_path: Path) -> None:
+    shape = make_shape(n_layers=2, units=MAX_CHUNK_UNITS + 3)
+    dataset = create_dataset(tmp_path / "store")
+    fill_run(dataset, "fake/task", make_plan(n_samples=5, block=4, shape=shape), shape)
+    run = dataset.run("fake/task")
+    last = run.read_columns("residual", layer=1, units=slice(MAX_CHUNK_UNITS, MAX_CHUNK_UNITS + 3))
+    rows = np.arange(5)
+    np.testing.assert_array_equal(last, addresses("residual", shape, rows)[:, 0, 1, MAX_CHUNK_UNITS:])
+    assert run.column_chunk("residual") == MAX_CHUNK_UNITS
+
+
+def test_rows_past_the_last_sample_are_not_valid(tmp_path: Path) -> None:
+    dataset = create_dataset(tmp_path / "store")
+    fill_run(dataset, "fake/task", make_plan(n_samples=6, block=4), make_shape())
+    group = zarr.open_group(dataset.store, path="fake/task", mode="r")
+    assert np.asarray(group["valid"][:]).tolist() == [True] * 6 + [False] * 2  # type: ignore[index]
+    assert np.isnan(np.asarray(group["residual"][6:])).all()  # type: ignore[index]
+
+
+def test_a_block_without_its_record_is_pending_and_adopts_its_own_shards(tmp_path: Path) -> None:
+    """A writer that dies before the record leaves whole shards; the next one keeps them and commits."""
+    shape = make_shape()
+    dataset, undisturbed = create_dataset(tmp_path / "store"), create_dataset(tmp_path / "undisturbed")
+    for made in (dataset, undisturbed):
+        fill_run(made, "fake/task", make_plan(), shape)
+    record = tmp_path / "store" / commit_key("fake/task", 1)
+    record.rename(record.with_suffix(".partial"))
+    run = dataset.run("fake/task")
+    assert [block.index for block in run.pending_blocks()] == [1]
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("c/*/*")}
+    write_block(dataset, "fake/task", run.blocks[1], make_values(run.blocks[1], shape), circumstances={})
+    assert run.pending_blocks() == []
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+    assert shard_bytes(tmp_path / "store") == shard_bytes(tmp_path / "undisturbed")
+    ours, theirs = (read_commit(made.store, "fake/task", 1) for made in (dataset, undisturbed))
+    assert ours is not None and theirs is not None
+    assert (ours.objects, ours.sample_ids) == (theirs.objects, theirs.sample_ids)
+
+
+def test_a_leftover_shard_with_other_values_is_refused_by_name(tmp_path: Path) -> None:
+    shape = make_shape()
+    dataset = create_dataset(tmp_path / "store")
+    fill_run(dataset, "fake/task", make_plan(), shape)
+    (tmp_path / "store" / commit_key("fake/task", 1)).unlink()
+    block = dataset.run("fake/task").blocks[1]
+    values = make_values(block, shape)
+    values["heads"] = values["heads"] + 1e4
+    with pytest.raises(
+        BlockValuesError, match="run fake/task, block 1, array heads: .* to hold the same values, found others"
+    ):
+        write_block(dataset, "fake/task", block, values, circumstances={})
+    assert list_commits(dataset.store, "fake/task") == {0, 2}
+
+
+def test_a_damaged_leftover_shard_is_refused_by_name(tmp_path: Path) -> None:
+    shape = make_shape()
+    dataset = create_dataset(tmp_path / "store")
+    fill_run(dataset, "fake/task", make_plan(), shape)
+    (tmp_path / "store" / commit_key("fake/task", 1)).unlink()
+    shard = tmp_path / "store/fake/task/mlp/c/1/0/2/0"
+    content = bytearray(shard.read_bytes())
+    content[5] ^= 0xFF
+    shard.write_bytes(content)
+    run = dataset.run("fake/task")
+    with pytest.raises(BlockValuesError, match="block 1, array mlp: expected an earlier attempt's shard to decode"):
+        write_block(dataset, run.name, run.blocks[1], make_values(run.blocks[1], shape), circumstances={})
+    assert run.pending_blocks() == [run.blocks[1]]
+
+
+def test_a_committed_block_is_never_written_again(tmp_path: Path) -> None:
+    shape = make_shape()
+    dataset = create_dataset(tmp_path / "store")
+    fill_run(dataset, "fake/task", make_plan(), shape)
+    before = shard_bytes(tmp_path / "store")
+    block = dataset.run("fake/task").blocks[0]
+    other = {name: rows[::-1] for name, rows in make_values(block, shape).items()}
+    record = write_block(dataset, "fake/task", block, other, circumstances={"host": "zombie"})
+    assert record.circumstances == {"host": "here"}
+    assert shard_bytes(tmp_path / "store") == before
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan, 1e6])
+def test_what_the_dtype_cannot_hold_is_never_stored(tmp_path: Path, bad: float) -> None:
+    shape = make_shape(n_layers=1, units=2)
+    dataset = create_dataset(tmp_path / "store")
+    run = dataset.create_run("fake/task", make_plan(n_samples=3, block=4, shape=shape, dtype="f2"))
+    values = make_values(run.blocks[0], shape)
+    values["mlp"][1, 0, 0, 1] = bad
+    with pytest.raises(BlockValuesError, match="block 0, array mlp: expected values that float16"):
+        write_block(dataset, "fake/task", run.blocks[0], values, circumstances={})
+    assert run.pending_blocks() == run.blocks
+
+
+def test_rows_that_are_not_valid_may_hold_nan(tmp_path: Path) -> None:
+    shape = make_shape()
+    dataset = create_dataset(tmp_path / "store")
+    run = dataset.create_run("fake/task", make_plan())
+    values = make_values(run.blocks[0], shape)
+    values["valid"][2], values["mlp"][2] = False, np.nan
+    write_block(dataset, "fake/task", run.blocks[0], values, circumstances={})
+    assert np.isnan(run.read_columns("mlp", layer=0, units=slice(0, 2))[2]).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda v: v.pop("mlp"), "block 0: expected the arrays"),
+        (lambda v: v.update(residual=v["residual"][:-1]), r"array residual: expected rows of shape \(4, 1, 3, 5\)"),
+        (
+            lambda v: v.update(label=v["label"].astype("i4") + 70_000),
+            "array label: expected values that int16 can hold",
+        ),
+    ],
+)
+def test_arrays_that_do_not_fit_are_named(tmp_path: Path, change: Callable[[Any], Any], expected: str) -> None:
+    dataset = create_dataset(tmp_path / "store")
+    run = dataset.create_run("fake/task", make_plan())
+    values = make_values(run.blocks[0], make_shape())
+    change(values)
+    with pytest.raises(BlockValuesError, match=expected):
+        write_block(dataset, run.name, run.blocks[0], values, circumstances={})
+    assert shard_bytes(tmp_path / "store").keys() == {
+        "fake/task/token/c/0",
+        "fake/task/layer/c/0",
+        "fake/task/option/c/0",
+    }
