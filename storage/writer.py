@@ -76,7 +76,7 @@ def _pad_rows(
     """Return `rows` in the stored dtype, padded to `n_rows` with the array's fill value."""
     if rows.shape[1:] != array.shape[1:] or len(rows) != len(valid):
         raise BlockValuesError(f"{where}: expected rows of shape {(len(valid), *array.shape[1:])}, found {rows.shape}")
-    text = array.dtype.kind in "OTU"
+    text = array.dtype.kind in {"O", "T", "U"}
     padded = np.full((n_rows, *array.shape[1:]), array.fill_value, dtype=object if text else array.dtype)
     with np.errstate(over="ignore"):
         padded[: len(rows)] = rows
