@@ -119,7 +119,7 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Find the Super Neurons of every run and compare them with the baselines."""
-    from search import search_run
+    from search import SearchError, search_run
     from search.stump import parse_metric
     from storage import open_dataset
 
@@ -128,6 +128,8 @@ def search(
     chosen_metric = None if metric is None else parse_metric(metric)
     dataset = open_dataset(store)
     runs = [dataset.run(name) for name in (run or dataset.run_names())]
+    if not runs:
+        raise SearchError(f"{store}: expected at least one run, found none; extract one first")
     reports = [search_run(found, metric=chosen_metric) for found in runs]
     if as_json:
         rows = [

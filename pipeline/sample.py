@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from storage.schema import Split
+
 from .errors import SampleError
-from .split import Split, assign_split
+from .split import assign_split
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
 
-Split = Literal["probe", "validation", "test"]
+from storage.schema import Split
 
 SALT = "superneurons-v1"
 PROBE_FRACTION = 0.5

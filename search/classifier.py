@@ -78,8 +78,8 @@ def select_auto(
 ) -> SuperNeurons:
     """Return the best stumps of each contrast, as many as the validation split's accuracy favours.
 
-    The same number is taken for every contrast; a tie goes to the smaller one. With `max_depth`, only neurons of
-    layers below it stand for selection.
+    The same number is taken for every contrast; a tie goes to the smaller one, which costs less to evaluate. With
+    `max_depth`, only neurons of layers below it stand for selection.
 
     Raises
     ------

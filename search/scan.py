@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from storage import Run
-from storage.schema import Site
+from storage.schema import SITES, Site
 
 from .errors import SearchError
 from .stump import Metric, Stumps, fit_stumps
@@ -36,7 +36,8 @@ class StumpTable:
     """The stumps of all neurons of a run for one contrast, best first.
 
     Columns of equal length (stump,): ``site`` (text), ``layer``, ``unit``, ``score``, ``threshold``, ``polarity``.
-    Constant neurons are left out. Among equal scores the earlier layer comes first, then the order of the store.
+    Constant neurons are left out. Among equal scores the earlier layer comes first, then the order of `SITES`, then
+    the lower unit.
     """
 
     site: npt.NDArray[np.str_]
@@ -61,15 +62,15 @@ class StumpTable:
         )
 
 
-def plan_columns(run: Run, *, sites: Sequence[Site] | None = None, max_depth: int | None = None) -> list[ColumnBlock]:
-    """Return the column blocks that cover every unit of `sites` (all by default) in the layers below `max_depth`."""
+def plan_columns(run: Run) -> list[ColumnBlock]:
+    """Return the column blocks that cover every unit of every site and layer once."""
     planned = []
-    for site in run.sites if sites is None else sites:
+    for site in run.sites:
         _, n_layers, n_units = run.site_shape(site)
         chunk = run.column_chunk(site)
         planned += [
             ColumnBlock(site=site, layer=layer, start=start, stop=min(start + chunk, n_units))
-            for layer in range(min(n_layers, max_depth or n_layers))
+            for layer in range(n_layers)
             for start in range(0, n_units, chunk)
         ]
     return planned
@@ -80,19 +81,18 @@ def scan_run(
     supervision: Supervision,
     *,
     metric: Metric,
-    columns: Sequence[ColumnBlock] | None = None,
     scheduler: Scheduler = "threads",
 ) -> list[StumpTable]:
     """Return for each contrast the stumps of every neuron, fitted on the probe split.
 
-    Each inner chunk of the store is read once; at most one column block a worker is in memory.
+    Each inner chunk of the store is read once; a worker holds a small multiple of one column block.
 
     Raises
     ------
     SearchError
-        If an option is the right one of no probe sample.
+        If an option is the right one of no probe sample, or a value of a valid row is not finite.
     """
-    planned = plan_columns(run) if columns is None else columns
+    planned = plan_columns(run)
     rows = supervision.rows("probe")
     _validate_classes(run, supervision, rows)
     score = dask.delayed(_score_columns, pure=True)
@@ -100,7 +100,7 @@ def scan_run(
     tasks = [score(run, block, rows, shared, metric) for block in planned]
     scored = cast(list[Stumps], dask.compute(*tasks, scheduler=scheduler))
     n_contrasts = 1 if supervision.n_classes == 2 else supervision.n_classes
-    return [_rank(planned, scored, contrast) for contrast in range(n_contrasts)]
+    return [rank_stumps(planned, scored, contrast=contrast) for contrast in range(n_contrasts)]
 
 
 def _validate_classes(run: Run, supervision: Supervision, rows: npt.NDArray[np.intp]) -> None:
@@ -116,11 +116,25 @@ def _validate_classes(run: Run, supervision: Supervision, rows: npt.NDArray[np.i
 def _score_columns(
     run: Run, block: ColumnBlock, rows: npt.NDArray[np.intp], supervision: Supervision, metric: Metric
 ) -> Stumps:
-    activations = run.read_columns(block.site, layer=block.layer, units=slice(block.start, block.stop))
-    return fit_stumps(activations[rows], supervision.labels[rows], n_classes=supervision.n_classes, metric=metric)
+    activations = _read_block(run, block, rows)
+    return fit_stumps(activations, supervision.labels[rows], n_classes=supervision.n_classes, metric=metric)
 
 
-def _rank(planned: Sequence[ColumnBlock], scored: Sequence[Stumps], contrast: int) -> StumpTable:
+def _read_block(run: Run, block: ColumnBlock, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.floating[Any]]:
+    """Return the activations of `rows` (row, unit); they must be finite."""
+    activations = run.read_columns(block.site, layer=block.layer, units=slice(block.start, block.stop))[rows]
+    finite = np.isfinite(activations)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        raise SearchError(
+            f"run {run.name}, {block.site}, layer {block.layer}, unit {block.start + column}: expected finite values "
+            f"in every valid row, found {activations[row, column]} for sample {rows[row]}; extract the run again"
+        )
+    return activations
+
+
+def rank_stumps(planned: Sequence[ColumnBlock], scored: Sequence[Stumps], *, contrast: int) -> StumpTable:
+    """Return the stumps that `scored` found in the blocks `planned`, best first; their order does not matter."""
     sizes = [block.stop - block.start for block in planned]
     table = StumpTable(
         site=np.repeat(np.array([block.site for block in planned]), sizes),
@@ -131,7 +145,8 @@ def _rank(planned: Sequence[ColumnBlock], scored: Sequence[Stumps], contrast: in
         polarity=np.concatenate([stumps.polarity[contrast] for stumps in scored]),
     )
     table = table.take(np.isfinite(table.score))
-    return table.take(np.lexsort((np.arange(len(table)), table.layer, -table.score)))
+    place = np.array([SITES.index(cast("Site", str(site))) for site in table.site], dtype=np.int64)
+    return table.take(np.lexsort((table.unit, place, table.layer, -table.score)))
 
 
 def read_votes(
@@ -139,24 +154,29 @@ def read_votes(
 ) -> npt.NDArray[np.bool_]:
     """Return whether each stump of `table` fires on each sample of `rows`: bool (row, stump).
 
-    A stump never fires on NaN. Only the inner chunks that hold the stumps' units are read, each once.
+    Only the inner chunks that hold the stumps' units are read, each once.
+
+    Raises
+    ------
+    SearchError
+        If a value is not finite.
     """
-    groups: dict[tuple[Site, int, int], list[int]] = {}
+    widths = {site: (run.column_chunk(site), run.site_shape(site)[2]) for site in run.sites}
+    groups: dict[ColumnBlock, list[int]] = {}
     for place, (name, layer, unit) in enumerate(zip(table.site, table.layer, table.unit, strict=True)):
         site = cast("Site", str(name))
-        groups.setdefault((site, int(layer), int(unit) // run.column_chunk(site)), []).append(place)
+        chunk, n_units = widths[site]
+        start = int(unit) // chunk * chunk
+        block = ColumnBlock(site=site, layer=int(layer), start=start, stop=min(start + chunk, n_units))
+        groups.setdefault(block, []).append(place)
     fire = dask.delayed(_fire, pure=True)
-    tasks = [fire(run, key, table.take(np.array(places)), rows) for key, places in groups.items()]
+    tasks = [fire(run, block, table.take(np.array(places)), rows) for block, places in groups.items()]
     votes = np.zeros((len(rows), len(table)), dtype=bool)
     for places, fired in zip(groups.values(), dask.compute(*tasks, scheduler=scheduler), strict=True):
         votes[:, places] = fired
     return votes
 
 
-def _fire(run: Run, key: tuple[Site, int, int], table: StumpTable, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-    site, layer, chunk = key
-    width = run.column_chunk(site)
-    start = chunk * width
-    activations = run.read_columns(site, layer=layer, units=slice(start, start + width))[rows]
-    chosen = activations[:, table.unit - start].astype(np.float64)
+def _fire(run: Run, block: ColumnBlock, table: StumpTable, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    chosen = _read_block(run, block, rows)[:, table.unit - block.start].astype(np.float64)
     return np.asarray(table.polarity * (chosen - table.threshold) > 0)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from storage import Run
-from storage.schema import SPLITS
+from storage.schema import SPLITS, Split
 
 from .errors import SearchError
-
-Split = Literal["probe", "validation", "test"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

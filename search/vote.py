@@ -24,11 +24,16 @@ def vote_many(
 ) -> npt.NDArray[np.int16]:
     """Return the class with the largest share of firing stumps; one array (sample, stump) of votes a class.
 
-    Ties go to the class whose firing stumps have the larger summed probe score, then to the lower index. `scores`
-    holds the probe scores (stump,) of each class.
+    Ties go to the class whose firing stumps have the larger summed probe score, then to the class whose stumps have it
+    all together, as where none fires, then to the lower index. `scores` holds the probe scores (stump,) of each class.
     """
     share = np.stack([votes.mean(axis=1) for votes in fired], axis=1)
-    weight = np.stack([votes @ score for votes, score in zip(fired, scores, strict=True)], axis=1)
-    leads = share == share.max(axis=1, keepdims=True)
-    winner: npt.NDArray[np.int16] = np.argmax(np.where(leads, weight, -np.inf), axis=1).astype(np.int16)
+    firing = np.stack([votes @ score for votes, score in zip(fired, scores, strict=True)], axis=1)
+    whole = np.broadcast_to([score.sum() for score in scores], share.shape)
+    leads = np.ones(share.shape, dtype=bool)
+    for criterion in (share, firing, whole):
+        # rounded, so that equal scores summed in another order stay equal
+        left = np.where(leads, np.round(criterion, 9), -np.inf)
+        leads = left == left.max(axis=1, keepdims=True)
+    winner: npt.NDArray[np.int16] = np.argmax(leads, axis=1).astype(np.int16)
     return winner

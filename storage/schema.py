@@ -21,7 +21,8 @@ SITE_DESCRIPTIONS: Mapping[Site, str] = {
     "heads": "input of the attention's output projection, all heads side by side",
 }
 
-SPLITS = ("probe", "validation", "test")
+Split = Literal["probe", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("probe", "validation", "test")
 """Splits in the order of their codes in the ``split`` array."""
 
 MAX_CHUNK_UNITS = 512
@@ -72,7 +73,10 @@ def plan_arrays(shape: SiteShape, *, dtype: str, options: tuple[str, ...], greed
         trailing=(len(options),),
         chunk=(len(options),),
         shard=(len(options),),
-        attributes={"long_name": "log-probability of each option's first token after the prompt", "units": "nat"},
+        attributes={
+            "long_name": "log-probability of each option's first token after the prompt, summed over its spellings",
+            "units": "nat",
+        },
     )
     answer = ArrayPlan(
         name="base_answer",

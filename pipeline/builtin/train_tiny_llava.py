@@ -52,7 +52,7 @@ SHAPES = ("ellipse", "rectangle", "triangle")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Everything that decides the trained weights, besides the library versions."""
+    """The settings of a training that one may want to change."""
 
     seed: int = 0
     tower_steps: int = 1500

@@ -16,7 +16,10 @@ UNITS: dict[Site, int] = {"residual": 6, "mlp": 700, "heads": 4}
 def make_planted_run(
     folder: Path, *, options: tuple[str, ...], n_samples: int = 900, block: int = 256, seed: int = 0
 ) -> Run:
-    """Write a run of 3 layers where mlp unit 600 + label of layer 1 is high for that label and all else is noise."""
+    """Write a run of 3 layers where mlp unit 600 + label of layer 1 is high for that label and all else is noise.
+
+    One sample in 50 is not valid: label -1, activations NaN.
+    """
     random = np.random.default_rng(seed)
     shape = SiteShape(n_layers=3, n_tokens=1, n_heads=2, head_dim=2, units=UNITS)
     plan = RunPlan(
@@ -35,15 +38,21 @@ def make_planted_run(
         site: random.normal(size=(n_samples, 1, 3, units)).astype(np.float32) for site, units in UNITS.items()
     }
     activations["mlp"][np.arange(n_samples), 0, 1, 600 + labels] += 10
+    valid = np.arange(n_samples) % 50 != 7  # a few samples that could not be read: no label, no activation
+    labels[~valid] = -1
+    for activation in activations.values():
+        activation[~valid] = np.nan
+    evidence = random.normal(size=(n_samples, len(options))).astype(np.float32)
+    evidence[~valid] = np.nan
     names = np.array([f"sample-{row}" for row in range(n_samples)], dtype=object)
     keys = np.array([f"image-{picture}" for picture in pictures], dtype=object)
     for part in run.blocks:
         rows = slice(part.start, part.stop)
         values = {site: activation[rows] for site, activation in activations.items()} | {
-            "option_logit": random.normal(size=(part.n_samples, len(options))).astype(np.float32),
+            "option_logit": evidence[rows],
             "label": labels[rows],
             "split": splits[rows],
-            "valid": np.ones(part.n_samples, dtype=bool),
+            "valid": valid[rows],
             "n_tokens": np.full(part.n_samples, 9, dtype=np.int32),
             "n_options": np.full(part.n_samples, len(options), dtype=np.int16),
             "sample_id": names[rows],

@@ -2,17 +2,20 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from dask.distributed import Client, LocalCluster
 
 from search.errors import SearchError
-from search.scan import StumpTable, plan_columns, read_votes, scan_run
-from search.stump import fit_stumps
+from search.scan import ColumnBlock, StumpTable, plan_columns, rank_stumps, read_votes, scan_run
+from search.stump import Stumps, fit_stumps
 from search.supervision import read_supervision
 from storage import Run
+from storage.schema import Split
 
 from .planted import UNITS, make_planted_run
 
@@ -33,8 +36,6 @@ def test_columns_cover_every_unit_once_along_inner_chunks(run: Run) -> None:
     assert set(covered.values()) == {1}
     assert len(covered) == 3 * sum(UNITS.values())
     assert all(c.start % run.column_chunk(c.site) == 0 for c in planned)
-    assert {c.layer for c in plan_columns(run, max_depth=1)} == {0}
-    assert {c.site for c in plan_columns(run, sites=["heads"])} == {"heads"}
 
 
 def test_each_inner_chunk_is_read_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +86,12 @@ def test_votes_follow_thresholds_and_polarities(run: Run) -> None:
     supervision = read_supervision(run)
     (table,) = scan_run(run, supervision, metric="accuracy")
     some, rows = table.take(slice(0, 300, 7)), supervision.rows("test")
+    some.threshold[3] = run.read_samples(str(some.site[3]))[rows[0], 0, some.layer[3], some.unit[3]]
     votes = read_votes(run, some, rows)
+    assert not votes[0, 3]  # an activation on the threshold fires for neither polarity
+    some.polarity[3] *= -1
+    assert not read_votes(run, some, rows)[0, 3]
+    some.polarity[3] *= -1
     for place in range(len(some)):
         column = run.read_columns(str(some.site[place]), layer=int(some.layer[place]), units=slice(None))  # type: ignore[arg-type]
         side = column[rows, some.unit[place]].astype(np.float64) - some.threshold[place]
@@ -96,3 +102,60 @@ def test_an_option_without_probe_samples_is_named(run: Run) -> None:
     supervision = read_supervision(run)
     with pytest.raises(SearchError, match="option 'yes': expected samples of it in the probe split"):
         scan_run(run, supervision.relabel(np.zeros_like(supervision.labels)), metric="accuracy")
+
+
+def spoil(run: Run, *, site: str, row: int, value: float) -> None:
+    """Write `value` into layer 1, unit 2 of a sample, past all the store's guards."""
+    group = zarr.open_group(run._store, path=run.name, mode="r+", use_consolidated=False)
+    array = group[site]
+    assert isinstance(array, zarr.Array)
+    array[row, 0, 1, 2] = value
+
+
+@pytest.mark.parametrize("split", ["probe", "validation", "test"])
+def test_values_that_are_not_finite_are_refused_by_place(tmp_path: Path, split: Split) -> None:
+    run = make_planted_run(tmp_path / "store", options=("no", "yes"), n_samples=300)
+    row = int(read_supervision(run).rows(split)[3])
+    for site in run.sites:
+        spoil(run, site=site, row=row, value=np.nan)
+    supervision = read_supervision(run)
+    with pytest.raises(SearchError, match=rf"layer 1, unit 2: expected finite values .* found nan for sample {row};"):
+        everything = scan_run(run, supervision, metric="accuracy")[0]
+        read_votes(run, everything, supervision.rows(split))
+
+
+def test_equal_scores_are_ranked_by_layer_then_site_then_unit() -> None:
+    planned = [
+        ColumnBlock(site="heads", layer=0, start=0, stop=2),
+        ColumnBlock(site="residual", layer=1, start=0, stop=1),
+        ColumnBlock(site="mlp", layer=0, start=0, stop=2),
+    ]
+    scored = [
+        Stumps(
+            score=np.full((1, block.stop), 0.75),
+            threshold=np.zeros((1, block.stop)),
+            polarity=np.ones((1, block.stop), np.int8),
+        )
+        for block in planned
+    ]
+    for order in (slice(None), slice(None, None, -1)):
+        table = rank_stumps(planned[order], scored[order], contrast=0)
+        ranked = list(zip(table.site.tolist(), table.layer.tolist(), table.unit.tolist(), strict=True))
+        assert ranked == [("mlp", 0, 0), ("mlp", 0, 1), ("heads", 0, 0), ("heads", 0, 1), ("residual", 1, 0)]
+
+
+def test_voting_opens_each_array_a_few_times_whatever_the_number_of_stumps(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervision = read_supervision(run)
+    (table,) = scan_run(run, supervision, metric="accuracy")
+    opened: Counter[str] = Counter()
+    open_array = Run._array
+
+    def count(self: Run, name: str) -> Any:
+        opened[name] += 1
+        return open_array(self, name)
+
+    monkeypatch.setattr(Run, "_array", count)
+    read_votes(run, table, supervision.rows("test"))
+    assert sum(opened.values()) <= 3 * 2 + 3 * 4  # two looks at each site's shape, one read of each chunk

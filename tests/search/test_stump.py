@@ -86,14 +86,6 @@ def test_a_constant_neuron_has_no_stump() -> None:
     assert np.isnan(stumps.score).all() and np.isnan(stumps.threshold).all()
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_values_that_are_not_finite_are_refused_by_column(bad: float) -> None:
-    activations = np.zeros((3, 4), "f4")
-    activations[1, 2] = bad
-    with pytest.raises(SearchError, match="column 2: expected finite"):
-        fit_stumps(activations, np.array([0, 1, 1], "i2"), n_classes=2, metric="accuracy")
-
-
 def test_an_unknown_metric_is_named() -> None:
     assert parse_metric("accuracy") == "accuracy"
     with pytest.raises(SearchError, match="metric 'precision': expected one of accuracy, balanced_accuracy"):

@@ -17,8 +17,17 @@ def test_the_largest_share_wins_among_many_and_scores_break_ties() -> None:
         np.array([[1, 0], [0, 1], [1, 0], [0, 0]], dtype=bool),
         np.array([[0, 0], [0, 0], [0, 0], [0, 0]], dtype=bool),
     ]
-    # all of class 0; one each, 0.9 against 0.75; one each, 0.6 against 0.8; none at all
-    assert vote_many(fired, scores).tolist() == [0, 0, 1, 0]
+    # all of class 0; one each, 0.9 against 0.75; one each, 0.6 against 0.8; none at all, 1.5 and 1.55 against 1.8
+    assert vote_many(fired, scores).tolist() == [0, 0, 1, 2]
+
+
+def test_equal_scores_in_another_order_are_a_tie() -> None:
+    """0.1 + 0.2 + 0.3 is not 0.3 + 0.2 + 0.1 in floating point; the lower class wins all the same."""
+    forward, backward = np.array([0.1, 0.2, 0.3, 0.05]), np.array([0.3, 0.2, 0.1, 0.05])
+    votes = np.array([[1, 1, 1, 0]], dtype=bool)
+    assert forward[:3].sum() != backward[:3].sum()
+    for scores in ([forward, backward], [backward, forward]):
+        assert vote_many([votes, votes], scores).tolist() == [0]
 
 
 def test_classes_with_different_numbers_of_stumps_are_compared_by_share() -> None:
