@@ -6,16 +6,15 @@ a complaint. It is written after the block's last shard and never changed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from zarr.abc.store import Store
-from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from .create_only import StoredObject
+from .document import create_document, read_document
 from .schema import COMMITS
 
 
@@ -51,9 +50,9 @@ class CommitRecord:
         )
 
 
-def commit_key(run: str, block: int) -> str:
-    """Return the key of the record of `block` of `run`."""
-    return f"{run}/{COMMITS}/{block:06d}/zarr.json"
+def commit_path(run: str, block: int) -> str:
+    """Return where the record of `block` of `run` is: a group's path."""
+    return f"{run}/{COMMITS}/{block:06d}"
 
 
 def write_commit(store: Store, run: str, record: CommitRecord) -> None:
@@ -64,14 +63,13 @@ def write_commit(store: Store, run: str, record: CommitRecord) -> None:
     Put-if-absent, so that two workers that computed one block leave one record.
     """
     document = {"zarr_format": 3, "node_type": "group", "attributes": record.to_attributes()}
-    encoded = default_buffer_prototype().buffer.from_bytes(json.dumps(document, sort_keys=True).encode())
-    sync(store.set_if_not_exists(commit_key(run, record.block), encoded))
+    create_document(store, commit_path(run, record.block), document)
 
 
 def read_commit(store: Store, run: str, block: int) -> CommitRecord | None:
     """Return the record of `block`, or None where it is not committed."""
-    found = sync(store.get(commit_key(run, block), default_buffer_prototype()))
-    return None if found is None else CommitRecord.from_attributes(json.loads(found.to_bytes())["attributes"])
+    document = read_document(store, commit_path(run, block))
+    return None if document is None else CommitRecord.from_attributes(document["attributes"])
 
 
 def list_commits(store: Store, run: str) -> set[int]:

@@ -11,6 +11,7 @@ from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.storage import WrapperStore
 
 from .errors import CreateOnlyError
+from .schema import is_shard_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,11 +21,6 @@ class StoredObject:
     key: str
     size_bytes: int
     sha256: str
-
-
-def is_shard_key(key: str) -> bool:
-    """Return whether `key` names a piece of an array rather than metadata."""
-    return "/c/" in f"/{key}/"
 
 
 class CreateOnlyStore(WrapperStore[Store]):

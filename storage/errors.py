@@ -23,6 +23,10 @@ class RunIncompleteError(DatasetError):
     """Some planned blocks of a run are not committed yet."""
 
 
+class BlockMisalignedError(DatasetError):
+    """A block is not one of the run's planned blocks."""
+
+
 class BlockValuesError(DatasetError):
     """The values handed over for a block do not fit the run's plan, or cannot be stored exactly."""
 

@@ -25,6 +25,12 @@ Split = Literal["probe", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("probe", "validation", "test")
 """Splits in the order of their codes in the ``split`` array."""
 
+
+def is_shard_key(key: str) -> bool:
+    """Return whether `key` names a piece of an array rather than metadata."""
+    return "/c/" in f"/{key}/"
+
+
 MAX_CHUNK_UNITS = 512
 """Units of the inner chunk: what a column search reads at least."""
 

@@ -119,9 +119,13 @@ def test_values_that_are_not_finite_are_refused_by_place(tmp_path: Path, split: 
     for site in run.sites:
         spoil(run, site=site, row=row, value=np.nan)
     supervision = read_supervision(run)
-    with pytest.raises(SearchError, match=rf"layer 1, unit 2: expected finite values .* found nan for sample {row};"):
-        everything = scan_run(run, supervision, metric="accuracy")[0]
+
+    def search() -> None:
+        (everything,) = scan_run(run, supervision, metric="accuracy")
         read_votes(run, everything, supervision.rows(split))
+
+    with pytest.raises(SearchError, match=rf"layer 1, unit 2: expected finite values .* found nan for sample {row};"):
+        search()
 
 
 def test_equal_scores_are_ranked_by_layer_then_site_then_unit() -> None:

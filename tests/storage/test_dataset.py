@@ -16,7 +16,7 @@ import xarray
 from storage import DatasetError, create_dataset, open_dataset, write_block
 from storage.errors import DatasetNotFoundError, RunIncompleteError, RunMismatchError, RunNotFoundError
 
-from .fake_run import addresses, fill_run, make_plan, make_shape, make_values
+from .fake_run import addresses, fill_run, make_plan, make_shape, make_values, shard_bytes
 
 OPEN_IN_A_FRESH_PROCESS = """
 import json, sys, xarray
@@ -104,14 +104,88 @@ def test_a_run_is_resumed_only_with_its_own_identity(store: Path) -> None:
         dataset.create_run("fake/task", plan)
 
 
-def test_a_run_whose_plan_was_cut_short_is_created_anew(tmp_path: Path) -> None:
-    """The group's own document comes last; without it the arrays before it count for nothing."""
+def test_a_run_whose_plan_was_cut_short_is_created_by_the_same_plan_only(tmp_path: Path) -> None:
+    """The group's own document comes last; without it the arrays before it are no run, but they are not replaced."""
     dataset = create_dataset(tmp_path / "store")
-    dataset.create_run("fake/task", make_plan(n_samples=99))
+    dataset.create_run("fake/task", make_plan())
     (tmp_path / "store/fake/task/zarr.json").unlink()
     assert not dataset.has_run("fake/task")
+    with pytest.raises(
+        RunMismatchError, match="found another plan that was never finished; remove the folder fake/task"
+    ):
+        dataset.create_run("fake/task", make_plan(n_samples=99))
     fill_run(dataset, "fake/task", make_plan(), make_shape())
     assert dataset.run("fake/task").to_xarray().sizes["sample"] == 10
+
+
+def test_a_run_with_blocks_but_no_document_is_never_planned_anew(store: Path) -> None:
+    (store / "fake/task/zarr.json").unlink()
+    before = shard_bytes(store)
+    with pytest.raises(DatasetError, match="expected a zarr.json beside its 3 committed blocks, found none"):
+        open_dataset(store).create_run("fake/task", make_plan())
+    assert shard_bytes(store) == before
+
+
+CREATE_AND_FILL = """
+import sys, time
+from storage import create_dataset
+from tests.storage.fake_run import make_plan, make_shape, make_values
+from storage import write_block
+sys.stdin.readline()
+dataset = create_dataset(sys.argv[1])
+if not dataset.has_run("fake/task"):
+    try:
+        dataset.create_run("fake/task", make_plan())
+    except Exception as error:
+        assert "resume it instead" in str(error), error
+run = dataset.resume_run("fake/task", identity=make_plan().identity, n_samples=10, block=4)
+for block in run.blocks:
+    write_block(dataset, run.name, block, make_values(block, make_shape()), circumstances={})
+run.mark_complete()
+"""
+
+
+def test_two_processes_that_plan_and_fill_one_run_at_once_lose_nothing(store: Path, tmp_path: Path) -> None:
+    for attempt in range(3):
+        raced = tmp_path / f"raced-{attempt}"
+        command = [sys.executable, "-c", CREATE_AND_FILL, str(raced)]
+        racers = [subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+        for racer in racers:
+            assert racer.stdin is not None
+            racer.stdin.write("go\n")
+            racer.stdin.flush()
+        for racer in racers:
+            _, errors = racer.communicate()
+            assert racer.returncode == 0, errors
+        assert shard_bytes(raced) == shard_bytes(store)
+        assert open_dataset(raced).run("fake/task").pending_blocks() == []
+
+
+def test_a_crash_while_a_run_is_marked_complete_is_mended_by_the_next_call(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = open_dataset(store)
+    fill_run(dataset, "fake/other", make_plan(), make_shape())
+    run = dataset.create_run("fake/third", make_plan())
+    for block in run.blocks:
+        write_block(dataset, run.name, block, make_values(block, make_shape()), circumstances={})
+
+    def crash(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("storage.run.consolidate", crash)
+        with pytest.raises(KeyboardInterrupt):
+            run.mark_complete()
+    run.mark_complete()
+    copies = json.loads((store / "zarr.json").read_text())["consolidated_metadata"]["metadata"]
+    assert {copies[f"fake/{name}"]["attributes"]["status"] for name in ("task", "other", "third")} == {"complete"}
+
+
+@pytest.mark.parametrize("name", ["../x", "fake/task/", "/fake/task", "fake/..", "fake", "fake/task/mlp"])
+def test_names_that_are_no_run_are_refused(store: Path, name: str) -> None:
+    with pytest.raises(RunNotFoundError, match="expected one of the runs"):
+        open_dataset(store).run(name)
 
 
 def test_runs_of_two_models_are_listed(store: Path) -> None:
@@ -145,6 +219,10 @@ def test_what_is_no_dataset_is_named(tmp_path: Path) -> None:
     (tmp_path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')
     with pytest.raises(DatasetError, match="expected format 'superneurons' version 1, found None"):
         open_dataset(tmp_path)
+    for broken in (b"{", b"\xff\xfe\x00", b"[]"):
+        (tmp_path / "zarr.json").write_bytes(broken)
+        with pytest.raises(DatasetError, match="expected"):
+            open_dataset(tmp_path)
     (tmp_path / "zarr.json").write_text("{")
     with pytest.raises(DatasetError, match="expected JSON"):
         open_dataset(tmp_path)

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import hashlib
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +14,9 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage import create_dataset, open_dataset, write_block
-from storage.commit import commit_key, list_commits, read_commit
-from storage.errors import BlockValuesError
+from storage import Block, create_dataset, open_dataset, write_block
+from storage.commit import commit_path, list_commits, read_commit
+from storage.errors import BlockMisalignedError, BlockValuesError
 from storage.schema import MAX_CHUNK_UNITS, SITES
 
 from .fake_run import addresses, fill_run, make_plan, make_shape, make_values, shard_bytes
@@ -66,14 +70,19 @@ def test_a_block_without_its_record_is_pending_and_adopts_its_own_shards(tmp_pat
     dataset, undisturbed = create_dataset(tmp_path / "store"), create_dataset(tmp_path / "undisturbed")
     for made in (dataset, undisturbed):
         fill_run(made, "fake/task", make_plan(), shape)
-    record = tmp_path / "store" / commit_key("fake/task", 1)
+    record = tmp_path / "store" / commit_path("fake/task", 1) / "zarr.json"
     record.rename(record.with_suffix(".partial"))
     run = dataset.run("fake/task")
     assert [block.index for block in run.pending_blocks()] == [1]
-    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("c/*/*")}
+
+    def look() -> dict[Path, tuple[int, int]]:
+        shards = [tmp_path / "store" / key for key in shard_bytes(tmp_path / "store")]
+        return {shard: (shard.stat().st_ino, shard.stat().st_mtime_ns) for shard in shards}
+
+    before = look()
     write_block(dataset, "fake/task", run.blocks[1], make_values(run.blocks[1], shape), circumstances={})
     assert run.pending_blocks() == []
-    assert times == {path: path.stat().st_mtime_ns for path in times}
+    assert look() == before
     assert shard_bytes(tmp_path / "store") == shard_bytes(tmp_path / "undisturbed")
     ours, theirs = (read_commit(made.store, "fake/task", 1) for made in (dataset, undisturbed))
     assert ours is not None and theirs is not None
@@ -84,10 +93,10 @@ def test_a_leftover_shard_with_other_values_is_refused_by_name(tmp_path: Path) -
     shape = make_shape()
     dataset = create_dataset(tmp_path / "store")
     fill_run(dataset, "fake/task", make_plan(), shape)
-    (tmp_path / "store" / commit_key("fake/task", 1)).unlink()
+    (tmp_path / "store" / commit_path("fake/task", 1) / "zarr.json").unlink()
     block = dataset.run("fake/task").blocks[1]
     values = make_values(block, shape)
-    values["heads"] = values["heads"] + 1e4
+    values["heads"] = values["heads"][::-1]  # the right values, at other samples
     with pytest.raises(
         BlockValuesError, match="run fake/task, block 1, array heads: .* to hold the same values, found others"
     ):
@@ -95,11 +104,74 @@ def test_a_leftover_shard_with_other_values_is_refused_by_name(tmp_path: Path) -
     assert list_commits(dataset.store, "fake/task") == {0, 2}
 
 
+def test_a_leftover_shard_of_another_device_is_adopted(tmp_path: Path) -> None:
+    """Its values differ in their last digits; the record lists what is there."""
+    shape = make_shape()
+    dataset = create_dataset(tmp_path / "store")
+    fill_run(dataset, "fake/task", make_plan(), shape)
+    (tmp_path / "store" / commit_path("fake/task", 1) / "zarr.json").unlink()
+    before = shard_bytes(tmp_path / "store")
+    run = dataset.run("fake/task")
+    values = make_values(run.blocks[1], shape)
+    values["mlp"] = values["mlp"] * np.float32(1 + 1e-4)
+    record = write_block(dataset, run.name, run.blocks[1], values, circumstances={})
+    assert shard_bytes(tmp_path / "store") == before
+    for entry in record.objects:
+        assert entry.sha256 == hashlib.sha256(before[entry.key]).hexdigest()
+        assert entry.size_bytes == len(before[entry.key])
+
+
+@pytest.mark.parametrize(
+    "block", [Block(index=0, start=2, stop=6), Block(index=2, start=0, stop=4), Block(index=3, start=12, stop=16)]
+)
+def test_a_block_that_was_never_planned_is_refused(tmp_path: Path, block: Block) -> None:
+    dataset = create_dataset(tmp_path / "store")
+    run = dataset.create_run("fake/task", make_plan())
+    with pytest.raises(
+        BlockMisalignedError, match=f"starts at sample {block.start} .* expected one of the blocks of 4"
+    ):
+        write_block(dataset, run.name, block, make_values(block, make_shape()), circumstances={})
+    assert run.pending_blocks() == run.blocks
+
+
+DIE_BEFORE_A_SHARD_IS_IN_PLACE = """
+import os, sys
+from storage import open_dataset, write_block
+from tests.storage.fake_run import make_shape, make_values
+n_links, link = 0, os.link
+def die_at_the_seventh(source, target):
+    global n_links
+    n_links += 1
+    if n_links == 7:
+        os.kill(os.getpid(), 9)
+    link(source, target)
+os.link = die_at_the_seventh
+dataset = open_dataset(sys.argv[1])
+run = dataset.run("fake/task")
+write_block(dataset, run.name, run.blocks[1], make_values(run.blocks[1], make_shape()), circumstances={})
+"""
+
+
+def test_a_writer_killed_between_writing_and_linking_a_shard_leaves_nothing_among_the_shards(tmp_path: Path) -> None:
+    shape = make_shape()
+    dataset, undisturbed = create_dataset(tmp_path / "store"), create_dataset(tmp_path / "undisturbed")
+    fill_run(undisturbed, "fake/task", make_plan(), shape)
+    run = dataset.create_run("fake/task", make_plan())
+    script = [sys.executable, "-c", DIE_BEFORE_A_SHARD_IS_IN_PLACE, str(tmp_path / "store")]
+    assert subprocess.run(script, check=False).returncode == -signal.SIGKILL
+    assert len(list((tmp_path / "store").rglob("*.partial"))) == 1
+    assert set(shard_bytes(tmp_path / "store")) < set(shard_bytes(tmp_path / "undisturbed"))
+    assert run.pending_blocks() == run.blocks
+    for block in run.blocks:
+        write_block(dataset, run.name, block, make_values(block, shape), circumstances={})
+    assert shard_bytes(tmp_path / "store") == shard_bytes(tmp_path / "undisturbed")
+
+
 def test_a_damaged_leftover_shard_is_refused_by_name(tmp_path: Path) -> None:
     shape = make_shape()
     dataset = create_dataset(tmp_path / "store")
     fill_run(dataset, "fake/task", make_plan(), shape)
-    (tmp_path / "store" / commit_key("fake/task", 1)).unlink()
+    (tmp_path / "store" / commit_path("fake/task", 1) / "zarr.json").unlink()
     shard = tmp_path / "store/fake/task/mlp/c/1/0/2/0"
     content = bytearray(shard.read_bytes())
     content[5] ^= 0xFF
@@ -122,19 +194,27 @@ def test_a_committed_block_is_never_written_again(tmp_path: Path) -> None:
     assert shard_bytes(tmp_path / "store") == before
 
 
-@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan, 1e6])
-def test_what_the_dtype_cannot_hold_is_never_stored(tmp_path: Path, bad: float) -> None:
+@pytest.mark.parametrize(
+    ("bad", "expected"),
+    [
+        (np.inf, "expected finite values in valid rows, found infinity or NaN"),
+        (-np.inf, "expected finite values in valid rows, found infinity or NaN"),
+        (np.nan, "expected finite values in valid rows, found infinity or NaN"),
+        (1e6, r"expected values that float16 can hold, found up to 1e\+06; extract with --dtype float32"),
+    ],
+)
+def test_what_the_dtype_cannot_hold_is_never_stored(tmp_path: Path, bad: float, expected: str) -> None:
     shape = make_shape(n_layers=1, units=2)
     dataset = create_dataset(tmp_path / "store")
     run = dataset.create_run("fake/task", make_plan(n_samples=3, block=4, shape=shape, dtype="f2"))
     values = make_values(run.blocks[0], shape)
     values["mlp"][1, 0, 0, 1] = bad
-    with pytest.raises(BlockValuesError, match="block 0, array mlp: expected values that float16"):
+    with pytest.raises(BlockValuesError, match=f"block 0, array mlp: {expected}"):
         write_block(dataset, "fake/task", run.blocks[0], values, circumstances={})
     assert run.pending_blocks() == run.blocks
 
 
-def test_rows_that_are_not_valid_may_hold_nan(tmp_path: Path) -> None:
+def test_rows_that_are_not_valid_are_stored_as_nan(tmp_path: Path) -> None:
     shape = make_shape()
     dataset = create_dataset(tmp_path / "store")
     run = dataset.create_run("fake/task", make_plan())
@@ -148,7 +228,8 @@ def test_rows_that_are_not_valid_may_hold_nan(tmp_path: Path) -> None:
     ("change", "expected"),
     [
         (lambda v: v.pop("mlp"), "block 0: expected the arrays"),
-        (lambda v: v.update(residual=v["residual"][:-1]), r"array residual: expected rows of shape \(4, 1, 3, 5\)"),
+        (lambda v: v.update({name: rows[:2] for name, rows in v.items()}), r"expected shape \(4,\), found \(2,\)"),
+        (lambda v: v.update(residual=v["residual"][:-1]), r"array residual: expected shape \(4, 1, 3, 5\), found \(3,"),
         (
             lambda v: v.update(label=v["label"].astype("i4") + 70_000),
             "array label: expected values that int16 can hold",

@@ -1,0 +1,103 @@
+"""Metadata documents, ``zarr.json``: reading, writing, and consolidating them.
+
+Consolidated metadata is one document that lists every array, so that a reader opens a dataset with one request. zarr's
+own consolidation would copy every commit record into the root document, tens of megabytes for a large dataset; here
+the records are left out, and nothing in this project relies on the copy being there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, cast
+
+from zarr.abc.store import Store
+from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.core.sync import sync
+
+from .errors import DatasetError
+from .schema import COMMITS
+
+
+def as_json(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `mapping` in the form that JSON gives back, so that it compares equal to what was stored."""
+    return cast("dict[str, Any]", json.loads(json.dumps(dict(mapping))))
+
+
+def read_document(store: Store, path: str) -> dict[str, Any] | None:
+    """Return the ``zarr.json`` of the node at `path`, or None where there is none.
+
+    Raises
+    ------
+    DatasetError
+        If it is not a JSON object.
+    """
+    key = _key(path)
+    found = sync(store.get(key, default_buffer_prototype()))
+    if found is None:
+        return None
+    try:
+        document = json.loads(found.to_bytes())
+    except ValueError as error:
+        raise DatasetError(f"{store}/{key}: expected JSON, found: {error}; restore it from a copy") from error
+    if not isinstance(document, dict):
+        raise DatasetError(f"{store}/{key}: expected a JSON object, found {document!r:.40}; restore it from a copy")
+    return document
+
+
+def write_document(store: Store, path: str, document: dict[str, Any]) -> None:
+    """Replace the ``zarr.json`` of the node at `path`, atomically."""
+    sync(store.set(_key(path), _encode(document)))
+
+
+def create_document(store: Store, path: str, document: dict[str, Any]) -> None:
+    """Write the ``zarr.json`` of the node at `path` unless there is one."""
+    sync(store.set_if_not_exists(_key(path), _encode(document)))
+
+
+def _key(path: str) -> str:
+    return f"{path}/zarr.json".lstrip("/")
+
+
+def _encode(document: dict[str, Any]) -> Buffer:
+    return default_buffer_prototype().buffer.from_bytes(json.dumps(document, sort_keys=True, indent=1).encode())
+
+
+def consolidate(store: Store, path: str) -> None:
+    """Write into the group at `path` a copy of the metadata of every node below it, commit records left out.
+
+    Notes
+    -----
+    Two processes that consolidate one group at once leave the copy of the later; readers that need certainty open
+    with ``use_consolidated=False``, as this project does.
+    """
+    document = read_document(store, path)
+    if document is None:
+        raise DatasetError(f"{store}/{_key(path)}: expected a group, found nothing; restore it from a copy")
+    document["consolidated_metadata"] = _inline(_walk(store, path))
+    write_document(store, path, document)
+
+
+def _walk(store: Store, path: str, prefix: str = "") -> dict[str, Any]:
+    nodes: dict[str, Any] = {}
+    for name in sorted(_children(store, path)):
+        child = f"{path}/{name}".lstrip("/")
+        document = read_document(store, child)
+        if document is None:
+            continue
+        nodes[prefix + name] = document
+        if document["node_type"] == "group":
+            document["consolidated_metadata"] = _inline({})  # tells readers that the children stand in this list
+            nodes |= {} if name == COMMITS else _walk(store, child, f"{prefix}{name}/")
+    return nodes
+
+
+def _inline(nodes: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": "inline", "must_understand": False, "metadata": nodes}
+
+
+def _children(store: Store, path: str) -> list[str]:
+    async def names() -> list[str]:
+        return [name.rstrip("/") async for name in store.list_dir(path)]
+
+    return [name for name in sync(names()) if name != "zarr.json"]
