@@ -19,6 +19,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+INTERRUPTED = 130
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print figures as JSON on standard output.")]
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="The dataset's folder.")]
 
@@ -88,11 +90,11 @@ def extract(
     )
     engine: Engine = RayEngine(n_workers=workers, threads=threads, gpus_per_worker=gpus_per_worker, address=address)
     if serial:
-        engine = SerialEngine(threads=threads)
+        engine = SerialEngine(threads=threads, use_gpu=gpus_per_worker > 0)
     source = find_model(model)
     with show_progress() as progress:
         reports = extract_runs(
-            str(store),
+            store,
             source=source,
             tasks=[load_task(name).head(limit) for name in dict.fromkeys(task)],
             settings=settings,
@@ -115,22 +117,23 @@ def search(
     store: StorePath,
     run: Annotated[list[str] | None, typer.Option(help="Only this run; may be given several times.")] = None,
     metric: Annotated[str | None, typer.Option(help="accuracy or balanced_accuracy; default: by options.")] = None,
-    neurons: Annotated[bool, typer.Option("--neurons", help="With --json: list the Super Neurons too.")] = False,
+    neurons: Annotated[bool, typer.Option("--neurons", help="List the Super Neurons too.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Find the Super Neurons of every run and compare them with the baselines."""
-    from search import SearchError, search_run
+    from search import SearchError
     from search.stump import parse_metric
     from storage import open_dataset
 
-    from .table import table_of_accuracies
+    from .progress import search_runs
+    from .table import table_of_accuracies, table_of_neurons
 
     chosen_metric = None if metric is None else parse_metric(metric)
     dataset = open_dataset(store)
     runs = [dataset.run(name) for name in (run or dataset.run_names())]
     if not runs:
         raise SearchError(f"{store}: expected at least one run, found none; extract one first")
-    reports = [search_run(found, metric=chosen_metric) for found in runs]
+    reports = search_runs(runs, metric=chosen_metric)
     if as_json:
         rows = [
             report.to_dict() | ({"super_neurons": report.super_neurons.describe()} if neurons else {})
@@ -138,7 +141,10 @@ def search(
         ]
         _print_json({"runs": rows})
     else:
-        Console().print(table_of_accuracies(reports))
+        console = Console()
+        console.print(table_of_accuracies(reports))
+        for report in reports if neurons else []:
+            console.print(table_of_neurons(report))
 
 
 @app.command(epilog="Example: superneurons status demo.zarr")
@@ -169,13 +175,13 @@ def main() -> None:
 
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
+        if code == INTERRUPTED:  # typer turns Ctrl-C into this code
+            _complain("interrupted; what is committed stays, run the same command again for the rest", code)
     except typer.Exit as error:
         code = error.exit_code
     except typer.TyperException as error:
         reason = getattr(error, "format_message", error.__str__)()
         code = _complain(f"{reason.rstrip('.')} (see superneurons --help)", 2)
-    except (typer.Abort, KeyboardInterrupt):
-        code = _complain("interrupted; what is committed stays, run the same command again for the rest", 130)
     except ExtractionError as error:
         code = _complain(str(error), 1)
     except (PipelineError, DatasetError, SearchError) as error:

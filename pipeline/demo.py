@@ -6,13 +6,13 @@ import json
 import os
 from pathlib import Path
 
-from search import SearchReport, search_run
+from search import SearchReport
 from storage import open_dataset
 
 from .executor import RayEngine
 from .extraction import extract
 from .model import find_model
-from .progress import show_progress
+from .progress import search_runs, show_progress
 from .task import load_task
 from .worker import ExtractionSettings
 
@@ -27,7 +27,7 @@ def run_demo(out: Path) -> list[SearchReport]:
 
     Writes ``out/summary.json`` too. A second call finds every block committed and runs no forward pass.
     """
-    store = str(out / "activations.zarr")
+    store = out / "activations.zarr"
     engine = RayEngine(n_workers=min(MAX_WORKERS, os.cpu_count() or 1))
     with show_progress() as progress:
         extract(
@@ -40,7 +40,7 @@ def run_demo(out: Path) -> list[SearchReport]:
             on_report=progress.on_report,
         )
     dataset = open_dataset(store)
-    reports = [search_run(dataset.run(f"{MODEL}/{task}")) for task in TASKS]
+    reports = search_runs([dataset.run(f"{MODEL}/{task}") for task in TASKS])
     write_summary(out / "summary.json", reports)
     return reports
 

@@ -27,5 +27,9 @@ class SampleError(PipelineError):
     """A sample cannot be read or does not fit its task."""
 
 
+class EngineError(PipelineError):
+    """The workers that were asked for cannot be had."""
+
+
 class ExtractionError(PipelineError):
     """Some blocks could not be computed; what was committed stays."""

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from storage import Dataset, Run, RunPlan, create_dataset
 from storage.schema import FORMAT_VERSION, plan_arrays
 
 from .decoder import find_decoder
+from .extractor import Question
 from .model import ATTENTION, IMAGE_BACKEND, ModelSource, load_empty_model, load_processor
 from .prompt import find_option_tokens, render_prompt
 from .task import Task
@@ -89,25 +91,52 @@ def plan_run(source: ModelSource, task: Task, settings: ExtractionSettings) -> R
     )
 
 
-def open_run(dataset: Dataset, source: ModelSource, task: Task, settings: ExtractionSettings) -> Run:
-    """Return the run of `source` on `task` in `dataset`, resumed where it exists, else created.
+def open_runs(dataset: Dataset, source: ModelSource, tasks: Sequence[Task], settings: ExtractionSettings) -> list[Run]:
+    """Return the run of `source` on each of `tasks`, resumed where it exists, else created.
 
-    Resuming compares digests and never loads the model.
+    Every run is checked before any is created. Resuming compares digests and never loads the model.
 
     Raises
     ------
     RunMismatchError
-        If the run exists, made by other settings.
+        If a run exists, made by other settings.
     """
-    name = f"{source.name}/{task.name}"
-    if dataset.has_run(name):
+    names = [f"{source.name}/{task.name}" for task in tasks]
+
+    def resume(name: str, task: Task) -> Run:
         identity = plan_identity(source, task, settings)
         return dataset.resume_run(name, identity=identity, n_samples=len(task.samples), block=settings.block)
-    return dataset.create_run(name, plan_run(source, task, settings))
+
+    missing = []
+    for name, task in zip(names, tasks, strict=True):
+        if dataset.has_run(name):
+            resume(name, task)
+        else:
+            missing.append((name, plan_run(source, task, settings)))
+    for name, plan in missing:
+        dataset.create_run(name, plan)
+    return [resume(name, task) for name, task in zip(names, tasks, strict=True)]
+
+
+def plan_jobs(store: str, run: Run, source: ModelSource, task: Task, settings: ExtractionSettings) -> list[BlockJob]:
+    """Return a job for every block of `run` that is not committed."""
+    question = Question(template=task.prompt, options=task.options, greedy=settings.greedy)
+    return [
+        BlockJob(
+            store=store,
+            run=run.name,
+            model=source,
+            block=block,
+            samples=task.samples[block.start : block.stop],
+            question=question,
+            settings=settings,
+        )
+        for block in run.pending_blocks()
+    ]
 
 
 def extract(
-    store: str,
+    store: str | Path,
     *,
     source: ModelSource,
     tasks: Sequence[Task],
@@ -128,24 +157,20 @@ def extract(
     DatasetError
         If the store or a run in it was made by other settings.
     """
-    dataset = create_dataset(store)
-    runs = [open_run(dataset, source, task, settings) for task in tasks]
-    jobs = [
-        BlockJob(store=store, run=run.name, model=source, task=task.name, block=block, settings=settings)
-        for run, task in zip(runs, tasks, strict=True)
-        for block in run.pending_blocks()
-    ]
+    folder = str(Path(store).absolute())  # a worker may have another working directory
+    dataset = create_dataset(folder)
+    runs = open_runs(dataset, source, tasks, settings)
+    planned = [plan_jobs(folder, run, source, task, settings) for run, task in zip(runs, tasks, strict=True)]
+    jobs = [job for jobs_of_run in planned for job in jobs_of_run]
     on_plan(jobs)
-    if jobs:
-        engine(jobs, on_report)
-    for run in runs:
-        run.mark_complete()
+    try:
+        if jobs:
+            engine(jobs, on_report)
+    finally:
+        for run in runs:
+            if not run.pending_blocks():
+                run.mark_complete()
     return [
-        ExtractionReport(
-            run=run.name,
-            n_samples=run.n_samples,
-            n_blocks=len(run.blocks),
-            n_computed=sum(job.run == run.name for job in jobs),
-        )
-        for run in runs
+        ExtractionReport(run=run.name, n_samples=run.n_samples, n_blocks=len(run.blocks), n_computed=len(jobs_of_run))
+        for run, jobs_of_run in zip(runs, planned, strict=True)
     ]

@@ -5,19 +5,32 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from .errors import ModelNotFoundError, PipelineError
+from .errors import ModelNotFoundError, PipelineError, UnsupportedModelError
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
+    from transformers import PreTrainedModel, ProcessorMixin
 
 BUILTIN_MODELS = {"tiny-llava": Path(__file__).parent / "builtin" / "tiny-llava"}
 ATTENTION = "sdpa"
 IMAGE_BACKEND = "pil"
+
+PROCESSOR_FILES = (
+    "*.jinja",
+    "*.txt",
+    "*.model",
+    "*token*.json",
+    "*process*.json",
+    "vocab*.json",
+    "chat_template*.json",
+)
+"""What decides a prompt's tokens and a picture's pixels, as patterns within a checkpoint folder."""
 
 WeightsDtype = Literal["float32", "float16", "bfloat16"]
 WEIGHTS_DTYPES: tuple[WeightsDtype, ...] = ("float32", "float16", "bfloat16")
@@ -34,12 +47,11 @@ class ModelSource:
 
     def identity(self) -> dict[str, str]:
         """Return what tells this model apart from any other: ids, revision, digests of configuration and processor."""
-        processor_files = ("*.jinja", "*token*.json", "*processor_config.json", "vocab*", "merges.txt", "*.model")
         return {
             "model_id": self.model_id,
             "revision": self.revision,
             "config": _digest_files(self.folder, ("config.json", "generation_config.json")),
-            "processor": _digest_files(self.folder, processor_files),
+            "processor": _digest_files(self.folder, PROCESSOR_FILES),
         }
 
 
@@ -57,6 +69,8 @@ def find_model(model_id: str) -> ModelSource:
         folder = BUILTIN_MODELS[model_id]
         return ModelSource(name=model_id, model_id=model_id, folder=folder, revision=_digest_weights(folder))
     folder = Path(model_id).expanduser()
+    if model_id.startswith((".", "/", "~")) and not folder.is_dir():
+        raise ModelNotFoundError(f"model {model_id!r}: expected a checkpoint folder, found none there; check the path")
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelNotFoundError(
@@ -75,44 +89,73 @@ def find_model(model_id: str) -> ModelSource:
     )
 
 
-def load_config(source: ModelSource) -> PretrainedConfig:
-    """Return the model's configuration; no weights are read."""
-    from transformers import AutoConfig
-
-    return cast("PretrainedConfig", AutoConfig.from_pretrained(source.folder, trust_remote_code=False))
+@contextmanager
+def _naming(source: ModelSource, part: str) -> Iterator[None]:
+    """Turn what transformers says of an unusable checkpoint into one line that names it."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UnsupportedModelError(
+            f"model {source.name!r} in {source.folder}: expected {part} that transformers loads, found: {reason}; "
+            "check the checkpoint"
+        ) from error
 
 
 def load_empty_model(source: ModelSource) -> PreTrainedModel:
-    """Return the model without weights, on torch's meta device: for reading shapes only."""
-    import torch
-    from transformers import AutoModelForImageTextToText
+    """Return the model without weights, on torch's meta device: for reading shapes only.
 
-    with torch.device("meta"):
-        return cast("PreTrainedModel", AutoModelForImageTextToText.from_config(load_config(source)))
+    Raises
+    ------
+    UnsupportedModelError
+        If the configuration is not that of an image-text-to-text model.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    with _naming(source, "a configuration"), torch.device("meta"):
+        config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
+        return cast("PreTrainedModel", AutoModelForImageTextToText.from_config(config))
 
 
 def load_model(source: ModelSource, *, weights_dtype: WeightsDtype, device: str = "cpu") -> PreTrainedModel:
-    """Return the model in evaluation mode, weights from safetensors only, on `device`."""
+    """Return the model in evaluation mode, weights from safetensors only, on `device`.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the weights cannot be loaded.
+    """
     import torch
     from transformers import AutoModelForImageTextToText
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    model = AutoModelForImageTextToText.from_pretrained(
-        source.folder,
-        dtype=getattr(torch, weights_dtype),
-        attn_implementation=ATTENTION,
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
+    with _naming(source, "weights"):
+        model = AutoModelForImageTextToText.from_pretrained(
+            source.folder,
+            dtype=getattr(torch, weights_dtype),
+            attn_implementation=ATTENTION,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
     return cast("PreTrainedModel", model.eval().to(device))
 
 
 def load_processor(source: ModelSource) -> ProcessorMixin:
-    """Return the model's processor, image processing by Pillow, text padded on the left."""
+    """Return the model's processor, image processing by Pillow, text padded on the left.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If it cannot be loaded, or is a tokenizer alone.
+    """
     from transformers import AutoProcessor
 
-    processor: Any = AutoProcessor.from_pretrained(source.folder, backend=IMAGE_BACKEND, trust_remote_code=False)
+    with _naming(source, "a processor"):
+        processor: Any = AutoProcessor.from_pretrained(source.folder, backend=IMAGE_BACKEND, trust_remote_code=False)
+        if not hasattr(processor, "image_processor"):
+            raise ValueError(f"{type(processor).__name__}, which reads no pictures")
     processor.tokenizer.padding_side = "left"
     return cast("ProcessorMixin", processor)
 
@@ -142,13 +185,13 @@ def _digest_paths(files: tuple[tuple[Path, int, int], ...]) -> str:
 
 def _download(model_id: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     patterns = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]
     try:
         return Path(snapshot_download(model_id, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = next(iter(str(error).splitlines()), "")
         raise ModelNotFoundError(
             f"model {model_id!r}: expected it on the hub or in its cache, found {type(error).__name__}: {reason}; "
             "check the id and the connection, or give a local folder"

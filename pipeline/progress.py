@@ -1,13 +1,19 @@
-"""Progress of an extraction: a live bar on a terminal, plain lines in a log."""
+"""Progress of long work: a live bar on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+from dask.callbacks import Callback
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from search import SearchReport, search_run
+from search.stump import Metric
+from storage import Run
 
 from .worker import BlockJob, BlockReport
 
@@ -47,7 +53,7 @@ class BlockProgress:
         self.bar.update(self._shown, advance=report.n_samples, description=report.run, rate=rate)
         self._say(
             f"{self._n_done}/{self._n_blocks} {report.run} block {report.block} committed: {report.n_samples} samples "
-            f"in {report.seconds_s:.1f} s by process {report.pid}, {rate} in all"
+            f"in {report.compute_s:.1f} s by process {report.pid}, {rate} in all"
         )
 
     def _say(self, line: str) -> None:
@@ -61,3 +67,32 @@ def show_progress() -> Iterator[BlockProgress]:
     progress = BlockProgress(Console(stderr=True))
     with progress.bar:
         yield progress
+
+
+@contextmanager
+def show_search_progress(description: str) -> Iterator[None]:
+    """Show on standard error how many of Dask's tasks are done while the ``with`` block searches."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("column blocks"))
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        shown = bar.add_task(description, total=0)
+
+        def start_state(_graph: Any, state: dict[str, Any]) -> None:
+            bar.update(shown, total=(bar.tasks[0].total or 0) + len(state["ready"]) + len(state["waiting"]))
+
+        def posttask(*_: Any) -> None:
+            bar.advance(shown)
+
+        with Callback(start_state=start_state, posttask=posttask):
+            yield
+    if not console.is_terminal:
+        console.print(f"{description}: searched", highlight=False, soft_wrap=True)
+
+
+def search_runs(runs: Sequence[Run], *, metric: Metric | None = None) -> list[SearchReport]:
+    """Return a search report for each run, showing progress on standard error."""
+    reports = []
+    for run in runs:
+        with show_search_progress(run.name):
+            reports.append(search_run(run, metric=metric))
+    return reports

@@ -48,6 +48,26 @@ def table_of_accuracies(reports: Sequence[SearchReport]) -> Table:
     return table
 
 
+def table_of_neurons(report: SearchReport) -> Table:
+    """Return one row a Super Neuron of a run, best first within the option that it stands for."""
+    title = f"{report.model}/{report.task}: {len(report.super_neurons)} Super Neurons"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("option", justify="right")
+    table.add_column("site")
+    for heading in ("layer", "unit", "fires", "probe score"):
+        table.add_column(heading, justify="right")
+    for neuron in report.super_neurons.describe():
+        table.add_row(
+            str(neuron["option"]),
+            neuron["site"],
+            str(neuron["layer"]),
+            str(neuron["unit"]),
+            f"{'above' if neuron['polarity'] > 0 else 'below'} {neuron['threshold']:.4g}",
+            f"{neuron['score']:.4f}",
+        )
+    return table
+
+
 def table_of_runs(runs: Sequence[Run]) -> Table:
     """Return one row a run: samples, committed and planned blocks, what it records."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))

@@ -14,7 +14,7 @@ from storage.schema import SITES, Site
 from .errors import PipelineError
 from .extractor import Extractor, Question
 from .model import ModelSource, WeightsDtype, load_model, load_processor
-from .task import Task, load_task
+from .sample import Sample
 
 STORED_DTYPES = {"float32": "f4", "float16": "f2"}
 """Dtypes of stored activations, by name, as NumPy spells them."""
@@ -65,13 +65,17 @@ def parse_dtype(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockJob:
-    """One block to compute: all that a worker needs to know, small enough to send anywhere."""
+    """One block to compute: all that a worker needs to know, pictures left where they are.
+
+    ``samples`` are those of ``block``, and ``run`` is planned in the dataset ``store`` already.
+    """
 
     store: str
     run: str
     model: ModelSource
-    task: str
     block: Block
+    samples: tuple[Sample, ...]
+    question: Question
     settings: ExtractionSettings
 
 
@@ -82,38 +86,42 @@ class BlockReport:
     run: str
     block: int
     n_samples: int
-    seconds_s: float
+    compute_s: float
     pid: int
 
 
 Engine = Callable[[Sequence[BlockJob], Callable[[BlockReport], None]], None]
 """Runs jobs and calls back with each report as its block is committed.
 
-Raises `ExtractionError` after all other jobs are done, naming every job that failed.
+Raises `EngineError` where the workers cannot be had, and `ExtractionError` after all other jobs are done, naming every
+job that failed.
 """
 
 
 class BlockWorker:
-    """Computes blocks one after another; the model and the task of the last block are kept.
+    """Computes blocks one after another; the model of the last block is kept.
 
     Parameters
     ----------
     threads
         CPU threads of the forward pass. Blocks are byte-identical between workers of equal `threads` and device.
+    use_gpu
+        Whether to compute on this process's first GPU, where it has one.
     """
 
-    def __init__(self, *, threads: int = 1) -> None:
+    def __init__(self, *, threads: int = 1, use_gpu: bool = False) -> None:
         self._threads = threads
+        self._use_gpu = use_gpu
         self._extractor: tuple[tuple[ModelSource, WeightsDtype, tuple[Site, ...]], Extractor] | None = None
-        self._task: Task | None = None
 
     def compute(self, job: BlockJob) -> BlockReport:
         """Return the report of the block after it is committed."""
+        import torch
+
         started = time.perf_counter()
-        task, extractor = self._load_task(job.task), self._load_extractor(job)
-        samples = task.samples[job.block.start : job.block.stop]
-        question = Question(template=task.prompt, options=task.options, greedy=job.settings.greedy)
-        values = extractor.extract(samples, question, batch_size=job.settings.batch_size)
+        torch.set_num_threads(self._threads)
+        extractor = self._load_extractor(job)
+        values = extractor.extract(job.samples, job.question, batch_size=job.settings.batch_size)
         seconds = time.perf_counter() - started
         circumstances = {
             "batch_size": job.settings.batch_size,
@@ -124,13 +132,8 @@ class BlockWorker:
         }
         write_block(open_dataset(job.store), job.run, job.block, values, circumstances=circumstances)
         return BlockReport(
-            run=job.run, block=job.block.index, n_samples=job.block.n_samples, seconds_s=seconds, pid=os.getpid()
+            run=job.run, block=job.block.index, n_samples=job.block.n_samples, compute_s=seconds, pid=os.getpid()
         )
-
-    def _load_task(self, name: str) -> Task:
-        if self._task is None or self._task.name != name:
-            self._task = load_task(name)
-        return self._task
 
     def _load_extractor(self, job: BlockJob) -> Extractor:
         import torch
@@ -138,8 +141,7 @@ class BlockWorker:
         key = (job.model, job.settings.weights_dtype, job.settings.sites)
         if self._extractor is None or self._extractor[0] != key:
             self._extractor = None  # frees the model before the next one is loaded
-            torch.set_num_threads(self._threads)
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+            device = "cuda" if self._use_gpu and torch.cuda.is_available() else "cpu"
             model = load_model(job.model, weights_dtype=job.settings.weights_dtype, device=device)
             self._extractor = (key, Extractor(model, load_processor(job.model), sites=job.settings.sites))
         return self._extractor[1]

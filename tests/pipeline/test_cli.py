@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli import main
+from pipeline.model import BUILTIN_MODELS
+from storage import create_dataset
 
 EXTRACT = ["extract", "--serial", "--model", "tiny-llava", "--task", "easy-vqa.shape", "--limit", "40", "--block", "16"]
 
@@ -40,7 +44,10 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
         (["--dtype", "int8"], "dtype 'int8': expected one of float32, float16"),
         (["--weights-dtype", "int8"], "weights dtype 'int8': expected one of float32"),
         (["--dtype", "float16"], "made with dtype = 'float32', asked for dtype = 'float16'"),
-        (["--limit", "41"], "dataset_fingerprint"),
+        (["--limit", "41"], "made with n_samples = 40, asked for n_samples = 41"),
+        (["--model", "./no-such-folder"], "model './no-such-folder': expected a checkpoint folder, found none there"),
+        (["--model", "../nope/model"], "expected a checkpoint folder, found none there"),
+        (["--model", "-x/y"], "model '-x/y': expected it on the hub or in its cache"),
         (["--block", "0"], "Invalid value for '--block'"),
         (["--frobnicate"], "No such option: --frobnicate"),
     ],
@@ -73,6 +80,7 @@ def test_a_mistake_in_extract_is_one_line_and_code_2(
         (["extract", "--model", "tiny-llava", "--task", "easy-vqa.shape", "--store", "FILE"], "found a file"),
         (["search"], "Missing argument 'STORE'"),
         (["demo", "--out", "FILE"], "expected a folder that can be written, found: "),
+        (["search", "EMPTY"], "expected at least one run, found none"),
         (["find"], "No such command 'find'"),
     ],
 )
@@ -85,10 +93,75 @@ def test_a_mistake_elsewhere_is_one_line_and_code_2(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "file").write_text("mine")
-    names = {"STORE": str(store), "MISSING": str(tmp_path / "missing"), "FILE": str(tmp_path / "file")}
+    create_dataset(tmp_path / "empty.zarr")
+    names = {
+        "EMPTY": str(tmp_path / "empty.zarr"),
+        "STORE": str(store),
+        "MISSING": str(tmp_path / "missing"),
+        "FILE": str(tmp_path / "file"),
+    }
     assert call(monkeypatch, *(names.get(word, word) for word in words)) == 2
     lines = capfd.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("superneurons: ") and expected in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"config.json": "{}"}, "expected a configuration that transformers loads, found: "),
+        ({"config.json": "{"}, "expected a configuration that transformers loads, found: "),
+        ({"config.json": '{"model_type": "llama"}'}, "expected a configuration that transformers loads, found: "),
+        (
+            {"processor_config.json": None, "tokenizer_config.json": None},
+            "expected a processor that transformers loads",
+        ),
+        ({"model.safetensors": None}, "expected safetensors weights, found none"),
+    ],
+)
+def test_an_unusable_checkpoint_is_one_line_and_code_2(
+    files: dict[str, str | None],
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    checkpoint = shutil.copytree(BUILTIN_MODELS["tiny-llava"], tmp_path / "checkpoint")
+    for name, text in files.items():
+        (checkpoint / name).unlink()
+        if text is not None:
+            (checkpoint / name).write_text(text)
+    words = [str(checkpoint) if word == "tiny-llava" else word for word in EXTRACT]
+    assert call(monkeypatch, *words, "--store", str(tmp_path / "store")) == 2
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("superneurons: model ") and expected in lines[0]
+
+
+def test_a_changed_chat_template_is_another_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = shutil.copytree(BUILTIN_MODELS["tiny-llava"], tmp_path / "checkpoint")
+    words = [str(checkpoint) if word == "tiny-llava" else word for word in EXTRACT]
+    assert call(monkeypatch, *words, "--store", str(tmp_path / "store")) == 0
+    capfd.readouterr()
+    (checkpoint / "chat_template.json").write_text("{}")
+    assert call(monkeypatch, *words, "--store", str(tmp_path / "store")) == 2
+    assert "made with processor = 'sha256:" in capfd.readouterr().err
+
+
+def test_a_ray_that_is_not_there_is_one_line_and_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = [word for word in EXTRACT if word != "--serial"]
+    finished = subprocess.run(
+        [sys.executable, "-m", "pipeline", *words, "--store", str(tmp_path / "store"), "--address", "auto"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "RAY_TMPDIR": str(tmp_path)},
+    )
+    assert finished.returncode == 2
+    assert finished.stderr.splitlines()[-1].startswith("superneurons: Ray at auto: expected to connect, found: ")
+    assert "Traceback" not in finished.stderr
 
 
 def test_status_and_extract_print_json(

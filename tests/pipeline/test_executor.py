@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from pipeline.errors import ExtractionError
+from pipeline.errors import EngineError, ExtractionError
 from pipeline.executor import RayEngine, SerialEngine
-from pipeline.extraction import extract, open_run
+from pipeline.extraction import extract, open_runs, plan_jobs
 from pipeline.model import find_model
 from pipeline.task import load_task
 from pipeline.worker import BlockJob, BlockReport, Engine, ExtractionSettings
@@ -26,6 +27,7 @@ from tests.storage.fake_run import shard_bytes
 
 LIMIT, BLOCK = 150, 32
 TASKS = ("easy-vqa.yes-no", "easy-vqa.shape")
+N_BLOCKS = len(TASKS) * -(-LIMIT // BLOCK)
 SETTINGS = ExtractionSettings(block=BLOCK, batch_size=16)
 COMMAND = [sys.executable, "-m", "pipeline", "extract", "--model", "tiny-llava", "--block", str(BLOCK)]
 COMMAND += ["--batch-size", "16", "--limit", str(LIMIT), "--workers", "1"]
@@ -81,7 +83,7 @@ def test_other_settings_are_refused_and_change_nothing(serial_store: Path) -> No
     before = content(serial_store)
     for other, named in (
         (replace(SETTINGS, dtype="float16"), "dtype = 'float32', asked for dtype = 'float16'"),
-        (replace(SETTINGS, batch_size=8), "batch_size = 16"),
+        (replace(SETTINGS, batch_size=8), "batch_size = 16, asked for batch_size = 8"),
         (replace(SETTINGS, block=64), "block = 32"),
         (replace(SETTINGS, sites=("mlp",)), "sites = "),
     ):
@@ -94,18 +96,85 @@ def test_other_settings_are_refused_and_change_nothing(serial_store: Path) -> No
 def test_every_failed_block_is_named_and_the_others_are_committed(
     ray_session: None, tmp_path: Path, engine: Engine
 ) -> None:
-    """The last block asks for samples of another run, so that its values do not fit."""
+    """The middle one of three jobs asks for a run that is not there."""
     source, task = find_model("tiny-llava"), load_task("easy-vqa.shape").head(3 * BLOCK)
     store = str(tmp_path / "store")
-    run = open_run(create_dataset(store), source, task, SETTINGS)
-    good = [
-        BlockJob(store=store, run=run.name, model=source, task=task.name, block=block, settings=SETTINGS)
-        for block in run.blocks
-    ]
-    bad = replace(good[1], run="tiny-llava/not-there")
-    with pytest.raises(ExtractionError, match=r"expected 3 blocks, 1 failed \(tiny-llava/not-there block 1: "):
-        engine([good[0], bad, good[2]], lambda report: None)
+    (run,) = open_runs(create_dataset(store), source, [task], SETTINGS)
+    jobs = plan_jobs(store, run, source, task, SETTINGS)
+    jobs[1] = replace(jobs[1], run="tiny-llava/not-there")
+    with pytest.raises(
+        ExtractionError, match=r"expected 3 blocks, 1 failed \(tiny-llava/not-there block 1: .*not-there"
+    ):
+        engine(jobs, lambda _: None)
     assert [block.index for block in run.pending_blocks()] == [1]
+
+
+def test_a_task_of_ones_own_is_computed_as_given(tmp_path: Path) -> None:
+    """Its samples and prompt are its own, though it shares its name with a known task."""
+    known = load_task("easy-vqa.shape")
+    task = replace(known, samples=known.samples[600:620], prompt="{question} Be brief.")
+    extract(tmp_path / "store", source=find_model("tiny-llava"), tasks=[task], settings=SETTINGS, engine=SerialEngine())
+    run = open_dataset(tmp_path / "store").run("tiny-llava/easy-vqa.shape")
+    assert run.read_samples("sample_id").tolist() == [sample.sample_id for sample in task.samples]
+    plain = replace(task, prompt=known.prompt)
+    extract(
+        tmp_path / "plain", source=find_model("tiny-llava"), tasks=[plain], settings=SETTINGS, engine=SerialEngine()
+    )
+    longer = run.read_samples("n_tokens") - open_dataset(tmp_path / "plain").run(run.name).read_samples("n_tokens")
+    assert set(longer.tolist()) == {3}  # "be", "brief" and "."
+
+
+def test_a_store_named_from_here_is_found_by_workers_elsewhere(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    task = load_task("easy-vqa.shape").head(4)
+    engine = RayEngine(n_workers=1)
+    extract("here.zarr", source=find_model("tiny-llava"), tasks=[task], settings=SETTINGS, engine=engine)
+    assert open_dataset(tmp_path / "here.zarr").run("tiny-llava/easy-vqa.shape").pending_blocks() == []
+
+
+def test_a_refused_command_plans_nothing(serial_store: Path) -> None:
+    other = load_task("easy-vqa.color").head(8), load_task("easy-vqa.shape").head(LIMIT - 1)
+    with pytest.raises(RunMismatchError, match="made with n_samples = 150, asked for n_samples = 149"):
+        extract(serial_store, source=find_model("tiny-llava"), tasks=other, settings=SETTINGS, engine=SerialEngine())
+    assert open_dataset(serial_store).run_names() == sorted(f"tiny-llava/{name}" for name in TASKS)
+
+
+def test_workers_that_ray_has_no_room_for_do_not_hold_jobs_up(ray_session: None, tmp_path: Path) -> None:
+    """Three actors of one CPU on two: the third never starts."""
+    reports = run_extraction(tmp_path / "store", RayEngine(n_workers=3))
+    assert len({report.pid for report in reports}) <= 2
+
+
+@pytest.mark.parametrize(
+    ("engine", "expected"),
+    [
+        (RayEngine(gpus_per_worker=3), "expected 3 GPU for each worker, found 2 in all"),
+        (RayEngine(threads=64), "expected 64 CPU for each worker, found 2 in all"),
+        (RayEngine(gpus_per_worker=1.5), "expected a fraction of one or a whole number, found 1.5"),
+    ],
+)
+def test_workers_that_can_never_be_had_are_refused(
+    ray_session: None, tmp_path: Path, engine: RayEngine, expected: str
+) -> None:
+    with pytest.raises(EngineError, match=expected):
+        run_extraction(tmp_path / "store", engine)
+
+
+def test_a_serial_run_leaves_the_callers_threads_alone(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        run_extraction(tmp_path / "store", SerialEngine(), replace(SETTINGS, block=LIMIT, batch_size=LIMIT))
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def count_pending(store: Path) -> int:
+    dataset = open_dataset(store)
+    return sum(len(dataset.run(name).pending_blocks()) for name in dataset.run_names())
 
 
 def start(store: Path) -> subprocess.Popen[str]:
@@ -140,11 +209,25 @@ def test_a_run_whose_every_process_is_killed_is_finished_by_the_same_command(
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    dataset = open_dataset(tmp_path / "store")
-    n_left = sum(len(dataset.run(name).pending_blocks()) for name in dataset.run_names())
-    assert 0 < n_left < 2 * -(-LIMIT // BLOCK)
+    n_left = count_pending(tmp_path / "store")
+    assert 0 < n_left < N_BLOCKS
     again = start(tmp_path / "store")
     _, errors = again.communicate()
     assert again.returncode == 0, errors
     assert f"in {n_left} blocks to compute" in errors
+    assert content(tmp_path / "store") == content(serial_store)
+
+
+def test_ctrl_c_says_what_stays_and_the_same_command_goes_on(tmp_path: Path, serial_store: Path) -> None:
+    process = start(tmp_path / "store")
+    wait_for_block(process, 1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert "superneurons: interrupted; what is committed stays" in errors
+    assert "Traceback" not in errors
+    assert 0 < count_pending(tmp_path / "store") < N_BLOCKS
+    again = start(tmp_path / "store")
+    assert again.communicate()[1].count(" committed: ") < N_BLOCKS
+    assert again.returncode == 0
     assert content(tmp_path / "store") == content(serial_store)
