@@ -69,11 +69,11 @@ def table_of_neurons(report: SearchReport) -> Table:
 
 
 def table_of_runs(runs: Sequence[Run]) -> Table:
-    """Return one row a run: samples, committed and planned blocks, what it records."""
+    """Return one row a run: samples, committed of its planned blocks, what it records."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("run", overflow="fold")
     table.add_column("samples", justify="right")
-    table.add_column("blocks committed", justify="right")
+    table.add_column("committed", justify="right")
     table.add_column("sites")
     table.add_column("state")
     for run in runs:

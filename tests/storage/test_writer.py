@@ -159,7 +159,7 @@ def test_a_writer_killed_between_writing_and_linking_a_shard_leaves_nothing_amon
     run = dataset.create_run("fake/task", make_plan())
     script = [sys.executable, "-c", DIE_BEFORE_A_SHARD_IS_IN_PLACE, str(tmp_path / "store")]
     assert subprocess.run(script, check=False).returncode == -signal.SIGKILL
-    assert len(list((tmp_path / "store").rglob("*.partial"))) == 1
+    assert list((tmp_path / "store").rglob("*.partial"))  # one a thread that was at it
     assert set(shard_bytes(tmp_path / "store")) < set(shard_bytes(tmp_path / "undisturbed"))
     assert run.pending_blocks() == run.blocks
     for block in run.blocks:
