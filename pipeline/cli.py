@@ -22,7 +22,7 @@ app = typer.Typer(
 INTERRUPTED = 130
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print figures as JSON on standard output.")]
-StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="The dataset's folder.")]
+StorePath = Annotated[str, typer.Argument(metavar="STORE", help="The dataset's folder.")]
 
 
 @app.command(epilog="Example: superneurons demo --out demo")
@@ -51,7 +51,7 @@ def demo(
 def extract(
     model: Annotated[str, typer.Option(help="A built-in model, a local checkpoint folder or a hub id.")],
     task: Annotated[list[str], typer.Option(help="A task's name; may be given several times.")],
-    store: Annotated[Path, typer.Option(help="The dataset's folder; made if there is none.")],
+    store: Annotated[str, typer.Option(help="The dataset's folder; made if there is none.")],
     sites: Annotated[str, typer.Option(help="Sites to record, separated by commas.")] = "residual,mlp,heads",
     dtype: Annotated[str, typer.Option(help="Stored dtype: float32 or float16.")] = "float32",
     weights_dtype: Annotated[str, typer.Option(help="The model's dtype: float32, float16 or bfloat16.")] = "float32",

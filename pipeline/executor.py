@@ -59,8 +59,6 @@ class RayEngine:
     def __call__(self, jobs: Sequence[BlockJob], on_report: Callable[[BlockReport], None]) -> None:
         """Compute all `jobs`; see `pipeline.worker.Engine`."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        # GPUs are hidden from actors that ask for none, as Ray does today; it warns of a change unless told
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
         import ray
 
         ours = not ray.is_initialized()

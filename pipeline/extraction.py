@@ -157,7 +157,8 @@ def extract(
     DatasetError
         If the store or a run in it was made by other settings.
     """
-    folder = str(Path(store).absolute())  # a worker may have another working directory
+    # a worker may have another working directory
+    folder = str(store) if "://" in str(store) else str(Path(store).absolute())
     dataset = create_dataset(folder)
     runs = open_runs(dataset, source, tasks, settings)
     planned = [plan_jobs(folder, run, source, task, settings) for run, task in zip(runs, tasks, strict=True)]

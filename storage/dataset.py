@@ -114,7 +114,7 @@ def create_dataset(url: str | Path) -> Dataset:
     DatasetError
         If `url` is a folder that holds something else, or cannot be written.
     """
-    path = Path(url)
+    path = _parse_local_url(url)
     if path.exists() and not path.is_dir():
         raise DatasetError(f"{path}: expected a folder or nothing, found a file; choose another store")
     if path.is_dir() and any(path.iterdir()) and not (path / "zarr.json").exists():
@@ -142,7 +142,7 @@ def open_dataset(url: str | Path) -> Dataset:
     DatasetError
         If what is there is not a dataset of a format this version reads.
     """
-    path = Path(url)
+    path = _parse_local_url(url)
     if not (path / "zarr.json").is_file():
         raise DatasetNotFoundError(f"{path}: expected a dataset, found no zarr.json there; check the path")
     store = LocalDatasetStore(path)
@@ -155,6 +155,12 @@ def open_dataset(url: str | Path) -> Dataset:
             "open it with the release that wrote it"
         )
     return Dataset(str(url), store)
+
+
+def _parse_local_url(url: str | Path) -> Path:
+    if "://" in str(url):
+        raise DatasetError(f"{url}: expected a local folder, found a URL; remote datasets cannot be opened yet")
+    return Path(url)
 
 
 def _open_group(store: Store, path: str) -> zarr.Group:

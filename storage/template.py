@@ -56,11 +56,13 @@ def write_template(store: Store, name: str, plan: RunPlan) -> None:
     also tells the circumstances, the first one's stands.
     """
     documents = _make_documents(name, plan)
-    own = f"{name}/zarr.json"
+    own, shared = f"{name}/zarr.json", f"{name.rpartition('/')[0]}/zarr.json"
     for key in sorted(documents, key=lambda key: (key == own, key)):
         sync(store.set_if_not_exists(key, documents[key]))
+        if key in {own, shared}:
+            continue
         there = sync(store.get(key, default_buffer_prototype()))
-        if key != own and (there is None or there.to_bytes() != documents[key].to_bytes()):
+        if there is None or there.to_bytes() != documents[key].to_bytes():
             raise RunMismatchError(
                 f"run {name}: expected nothing or the same plan at {key}, found another plan that was never finished; "
                 f"remove the folder {name} or use another store"

@@ -80,6 +80,7 @@ def test_a_mistake_in_extract_is_one_line_and_code_2(
         (["extract", "--model", "tiny-llava", "--task", "easy-vqa.shape", "--store", "FILE"], "found a file"),
         (["search"], "Missing argument 'STORE'"),
         (["demo", "--out", "FILE"], "expected a folder that can be written, found: "),
+        (["status", "s3://bucket/store"], "s3://bucket/store: expected a local folder, found a URL"),
         (["search", "EMPTY"], "expected at least one run, found none"),
         (["find"], "No such command 'find'"),
     ],
