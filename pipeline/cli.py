@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +19,7 @@ app = typer.Typer(
 )
 
 INTERRUPTED = 130
+KEPT = "nothing that was committed is lost, the same command goes on from there"
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print figures as JSON on standard output.")]
 StorePath = Annotated[str, typer.Argument(metavar="STORE", help="The dataset's folder.")]
@@ -27,9 +27,7 @@ StorePath = Annotated[str, typer.Argument(metavar="STORE", help="The dataset's f
 
 @app.command(epilog="Example: superneurons demo --out demo")
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for activations.zarr and summary.json.")] = Path(
-        "superneurons-demo"
-    ),
+    out: Annotated[str, typer.Option(help="Folder for activations.zarr and summary.json.")] = "superneurons-demo",
     as_json: AsJson = False,
 ) -> None:
     """Extract the built-in model's activations on three tasks, find Super Neurons, print one table."""
@@ -42,7 +40,7 @@ def demo(
     else:
         console = Console()
         console.print(table_of_accuracies(reports))
-        console.print(f"Activations: {out / 'activations.zarr'}   figures: {out / 'summary.json'}", soft_wrap=True)
+        console.print(f"Activations: {out}/activations.zarr   figures: {out}/summary.json", soft_wrap=True)
 
 
 @app.command(
@@ -176,7 +174,9 @@ def main() -> None:
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
         if code == INTERRUPTED:  # typer turns Ctrl-C into this code
-            _complain("interrupted; what is committed stays, run the same command again for the rest", code)
+            _complain(f"interrupted; {KEPT}", code)
+    except KeyboardInterrupt:
+        code = _complain(f"interrupted; {KEPT}", INTERRUPTED)
     except typer.Exit as error:
         code = error.exit_code
     except typer.TyperException as error:

@@ -22,12 +22,12 @@ SETTINGS = ExtractionSettings(block=512)
 MAX_WORKERS = 4
 
 
-def run_demo(out: Path) -> list[SearchReport]:
+def run_demo(out: str | Path) -> list[SearchReport]:
     """Return a search report for each built-in task, after extracting what is missing in ``out/activations.zarr``.
 
     Writes ``out/summary.json`` too. A second call finds every block committed and runs no forward pass.
     """
-    store = out / "activations.zarr"
+    store = f"{out}/activations.zarr"
     engine = RayEngine(n_workers=min(MAX_WORKERS, os.cpu_count() or 1))
     with show_progress() as progress:
         extract(
@@ -41,7 +41,7 @@ def run_demo(out: Path) -> list[SearchReport]:
         )
     dataset = open_dataset(store)
     reports = search_runs([dataset.run(f"{MODEL}/{task}") for task in TASKS])
-    write_summary(out / "summary.json", reports)
+    write_summary(Path(out) / "summary.json", reports)
     return reports
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import EngineError, ExtractionError
+from .errors import EngineError, ExtractionError, UnsupportedModelError
 from .worker import BlockJob, BlockReport, BlockWorker
 
 MAX_TASK_RETRIES = 3
@@ -36,6 +37,8 @@ class SerialEngine:
                     report = worker.compute(job)
                 except Exception as error:
                     failures.append((job, error))
+                    if isinstance(error, UnsupportedModelError):
+                        break
                 else:
                     on_report(report)
         finally:
@@ -49,12 +52,14 @@ class RayEngine:
 
     ``address`` is a Ray cluster ("auto" for the one this machine belongs to); without it, and without Ray's own
     ``RAY_ADDRESS``, one is started on this machine and ended afterwards. A process that is connected stays connected.
+    ``start_timeout_s`` is how long to wait, with nothing else to do, for a worker to run.
     """
 
     n_workers: int = 2
     threads: int = 1
     gpus_per_worker: float = 0
     address: str | None = None
+    start_timeout_s: float = 1800
 
     def __call__(self, jobs: Sequence[BlockJob], on_report: Callable[[BlockReport], None]) -> None:
         """Compute all `jobs`; see `pipeline.worker.Engine`."""
@@ -114,10 +119,6 @@ class RayEngine:
                 )
 
     def _run(self, jobs: Sequence[BlockJob], on_report: Callable[[BlockReport], None]) -> None:
-        """Give each actor one job whenever it is free, from its start on, and gather failures to the end.
-
-        An actor that Ray has no room for yet gets none, so that no job waits for it.
-        """
         import ray
 
         remote_worker: Any = ray.remote(
@@ -126,34 +127,91 @@ class RayEngine:
             max_restarts=-1,
             max_task_retries=MAX_TASK_RETRIES,
         )(BlockWorker)
-        n_actors = min(self.n_workers, len(jobs))
-        actors = [remote_worker.remote(threads=self.threads, use_gpu=self.gpus_per_worker > 0) for _ in range(n_actors)]
-        starting = {actor.__ray_ready__.remote(): actor for actor in actors}
-        waiting, failures = list(reversed(jobs)), Failures()
-        computing: dict[Any, tuple[BlockJob, Any]] = {}
-        while waiting or computing:
-            (done,), _ = ray.wait([*computing, *(starting if waiting else ())], num_returns=1)
-            if done in starting:
-                actor = starting.pop(done)
-            else:
-                job, actor = computing.pop(done)
-                try:
-                    report = ray.get(done)
-                except Exception as error:
-                    failures.append((job, error))
-                else:
-                    on_report(report)
-            if waiting:
-                job = waiting.pop()
-                computing[actor.compute.remote(job)] = (job, actor)
+        n_actors, use_gpu = min(self.n_workers, len(jobs)), self.gpus_per_worker > 0
+        actors = [remote_worker.remote(threads=self.threads, use_gpu=use_gpu) for _ in range(n_actors)]
+        crew = _Crew(actors, jobs, on_report)
+        crew.work(self.start_timeout_s)
         for actor in actors:
             ray.kill(actor)
-        _raise_failures(failures, len(jobs))
+        _raise_failures(crew.failures, len(jobs))
+        if crew.waiting:
+            raise EngineError(
+                f"Ray: expected a worker for {len(crew.waiting)} more blocks, found {crew.reason}; check that the "
+                f"cluster has {self.threads} CPU and {self.gpus_per_worker:g} GPU for each, and this package on every "
+                "node"
+            )
+
+
+class _Crew:
+    """The actors of one call: which are starting, which compute what, and the jobs that wait for one.
+
+    An actor gets a job only when it has said that it runs, and one at a time: an actor that Ray has no room for yet
+    holds no job up, one that cannot start fails none, and a block that kills its worker takes no other along.
+    """
+
+    def __init__(
+        self, actors: Sequence[Any], jobs: Sequence[BlockJob], on_report: Callable[[BlockReport], None]
+    ) -> None:
+        self._starting = {actor.__ray_ready__.remote(): actor for actor in actors}
+        self._computing: dict[Any, tuple[BlockJob, Any]] = {}
+        self._on_report = on_report
+        self.waiting = list(reversed(jobs))
+        self.failures = Failures()
+        self.reason = "none that started in time"
+
+    def work(self, start_timeout_s: float) -> None:
+        """Compute until no job is left, or none can be; failures are gathered, what cannot be had is left waiting."""
+        import ray
+
+        while self._computing or (self.waiting and self._starting):
+            watched = [*self._computing, *(self._starting if self.waiting else ())]
+            done, _ = ray.wait(watched, num_returns=1, timeout=None if self._computing else start_timeout_s)
+            if not done:
+                return
+            free = self._welcome(done[0]) if done[0] in self._starting else self._collect(done[0])
+            if free is not None and self.waiting:
+                job = self.waiting.pop()
+                self._computing[free.compute.remote(job)] = (job, free)
+
+    def _welcome(self, started: Any) -> Any:
+        """Return the actor that has started, or None where it could not."""
+        import ray
+
+        actor = self._starting.pop(started)
+        try:
+            ray.get(started)
+        except ray.exceptions.RayActorError as error:
+            self.reason = _one_line(error)
+            return None
+        return actor
+
+    def _collect(self, finished: Any) -> Any:
+        """Pass a report on, or keep the failure; return the actor, or None where it has to start again first."""
+        import ray
+
+        job, actor = self._computing.pop(finished)
+        try:
+            report = ray.get(finished)
+        except ray.exceptions.RayActorError as error:
+            self.failures.append((job, error))
+            self._starting[actor.__ray_ready__.remote()] = actor
+            return None
+        except Exception as error:
+            self.failures.append((job, error))
+            if isinstance(error, UnsupportedModelError):
+                self.waiting.clear()  # every other block would fail by it
+        else:
+            self._on_report(report)
+        return actor
 
 
 def _raise_failures(failures: Failures, n_jobs: int) -> None:
+    for _, error in failures:
+        cause = getattr(error, "cause", None) or error
+        if isinstance(cause, UnsupportedModelError):
+            raise cause  # every block fails by it
     if failures:
-        shown = "; ".join(f"{job.run} block {job.block.index}: {_first_line(error)}" for job, error in failures[:3])
+        shown = "; ".join(f"{job.run} block {job.block.index}: {_one_line(error)}" for job, error in failures[:3])
         more = f"; and {len(failures) - 3} more" if len(failures) > 3 else ""
         raise ExtractionError(
             f"extraction: expected {n_jobs} blocks, {len(failures)} failed ({shown}{more}); "
@@ -161,6 +219,10 @@ def _raise_failures(failures: Failures, n_jobs: int) -> None:
         )
 
 
-def _first_line(error: Exception) -> str:
-    cause: Any = getattr(error, "cause", None) or error
-    return next(iter(str(cause).splitlines()), "") or type(cause).__name__
+def _one_line(error: Exception) -> str:
+    """Return what an error says in one line: of Ray's own long texts the last, which names the cause."""
+    cause: Any = getattr(error, "cause", None)
+    lines = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", str(cause or error)).splitlines() if line.strip()]
+    if not lines:
+        return type(cause or error).__name__
+    return lines[0] if cause is not None or not type(error).__module__.startswith("ray.") else lines[-1].strip()

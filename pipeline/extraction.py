@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from storage import Dataset, Run, RunPlan, create_dataset
+from storage import Dataset, Run, RunPlan, ensure_dataset
+from storage.errors import RunExistsError
 from storage.schema import FORMAT_VERSION, plan_arrays
 
 from .decoder import find_decoder
 from .extractor import Question
-from .model import ATTENTION, IMAGE_BACKEND, ModelSource, load_empty_model, load_processor
+from .model import ATTENTION, IMAGE_BACKEND, ModelSource, load_empty_model, load_processor, name_checkpoint_faults
 from .prompt import find_option_tokens, render_prompt
 from .task import Task
 from .worker import STORED_DTYPES, BlockJob, BlockReport, Engine, ExtractionSettings
@@ -68,7 +70,8 @@ def plan_run(source: ModelSource, task: Task, settings: ExtractionSettings) -> R
     """
     shape = find_decoder(load_empty_model(source), sites=settings.sites).shape
     processor: Any = load_processor(source)
-    prompt = render_prompt(processor, task.prompt, task.samples[0])
+    with name_checkpoint_faults(source, "a chat template"):
+        prompt = render_prompt(processor, task.prompt, task.samples[0])
     option_tokens = find_option_tokens(processor.tokenizer, prompt, task.options)
     arrays = plan_arrays(shape, dtype=STORED_DTYPES[settings.dtype], options=task.options, greedy=settings.greedy)
     return RunPlan(
@@ -91,7 +94,9 @@ def plan_run(source: ModelSource, task: Task, settings: ExtractionSettings) -> R
     )
 
 
-def open_runs(dataset: Dataset, source: ModelSource, tasks: Sequence[Task], settings: ExtractionSettings) -> list[Run]:
+def ensure_runs(
+    dataset: Dataset, source: ModelSource, tasks: Sequence[Task], settings: ExtractionSettings
+) -> list[Run]:
     """Return the run of `source` on each of `tasks`, resumed where it exists, else created.
 
     Every run is checked before any is created. Resuming compares digests and never loads the model.
@@ -114,7 +119,8 @@ def open_runs(dataset: Dataset, source: ModelSource, tasks: Sequence[Task], sett
         else:
             missing.append((name, plan_run(source, task, settings)))
     for name, plan in missing:
-        dataset.create_run(name, plan)
+        with suppress(RunExistsError):  # another process was faster; resuming tells whether it is the same run
+            dataset.create_run(name, plan)
     return [resume(name, task) for name, task in zip(names, tasks, strict=True)]
 
 
@@ -159,8 +165,8 @@ def extract(
     """
     # a worker may have another working directory
     folder = str(store) if "://" in str(store) else str(Path(store).absolute())
-    dataset = create_dataset(folder)
-    runs = open_runs(dataset, source, tasks, settings)
+    dataset = ensure_dataset(folder)
+    runs = ensure_runs(dataset, source, tasks, settings)
     planned = [plan_jobs(folder, run, source, task, settings) for run, task in zip(runs, tasks, strict=True)]
     jobs = [job for jobs_of_run in planned for job in jobs_of_run]
     on_plan(jobs)

@@ -134,7 +134,7 @@ def _slices(n_rows: int, size: int) -> Iterator[slice]:
 
 
 def _option_evidence(logits: torch.Tensor, option_tokens: list[list[int]]) -> npt.NDArray[np.float32]:
-    """Return each option's log-probability (sample, option), summed over the first tokens of its surface forms."""
+    """Return the log-probability that the answer begins with each option, in any surface form: (sample, option)."""
     import torch
 
     log_probability = logits.log_softmax(dim=-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,7 +69,7 @@ def find_model(model_id: str) -> ModelSource:
     if model_id in BUILTIN_MODELS:
         folder = BUILTIN_MODELS[model_id]
         return ModelSource(name=model_id, model_id=model_id, folder=folder, revision=_digest_weights(folder))
-    folder = Path(model_id).expanduser()
+    folder = Path(os.path.expanduser(model_id))  # noqa: PTH111 - Path's own raises where there is no such user
     if model_id.startswith((".", "/", "~")) and not folder.is_dir():
         raise ModelNotFoundError(f"model {model_id!r}: expected a checkpoint folder, found none there; check the path")
     if folder.is_dir():
@@ -76,7 +77,7 @@ def find_model(model_id: str) -> ModelSource:
             raise ModelNotFoundError(
                 f"model {model_id!r}: expected a checkpoint folder, found no config.json in it; check the path"
             )
-        name = folder.resolve().name
+        name = re.sub(r"[^\w.-]", "_", folder.resolve().name)
         return ModelSource(name=name, model_id=name, folder=folder.resolve(), revision=_digest_weights(folder))
     if re.fullmatch(r"[\w.-]+/[\w.-]+", model_id):
         folder = _download(model_id)
@@ -90,15 +91,22 @@ def find_model(model_id: str) -> ModelSource:
 
 
 @contextmanager
-def _naming(source: ModelSource, part: str) -> Iterator[None]:
-    """Turn what transformers says of an unusable checkpoint into one line that names it."""
+def name_checkpoint_faults(source: ModelSource, part: str) -> Iterator[None]:
+    """Turn whatever a library says of an unusable checkpoint into one line that names it.
+
+    Raises
+    ------
+    UnsupportedModelError
+        For every exception raised inside the ``with`` block.
+    """
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), "") or "nothing"
+        remedy = "install what is missing" if isinstance(error, ImportError) else "check the checkpoint"
         raise UnsupportedModelError(
-            f"model {source.name!r} in {source.folder}: expected {part} that transformers loads, found: {reason}; "
-            "check the checkpoint"
+            f"model {source.name!r} in {source.folder}: expected {part} that can be used, found "
+            f"{type(error).__name__}: {reason}; {remedy}"
         ) from error
 
 
@@ -113,7 +121,7 @@ def load_empty_model(source: ModelSource) -> PreTrainedModel:
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    with _naming(source, "a configuration"), torch.device("meta"):
+    with name_checkpoint_faults(source, "a configuration"), torch.device("meta"):
         config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
         return cast("PreTrainedModel", AutoModelForImageTextToText.from_config(config))
 
@@ -131,7 +139,7 @@ def load_model(source: ModelSource, *, weights_dtype: WeightsDtype, device: str 
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    with _naming(source, "weights"):
+    with name_checkpoint_faults(source, "weights"):
         model = AutoModelForImageTextToText.from_pretrained(
             source.folder,
             dtype=getattr(torch, weights_dtype),
@@ -152,7 +160,7 @@ def load_processor(source: ModelSource) -> ProcessorMixin:
     """
     from transformers import AutoProcessor
 
-    with _naming(source, "a processor"):
+    with name_checkpoint_faults(source, "a processor"):
         processor: Any = AutoProcessor.from_pretrained(source.folder, backend=IMAGE_BACKEND, trust_remote_code=False)
         if not hasattr(processor, "image_processor"):
             raise ValueError(f"{type(processor).__name__}, which reads no pictures")

@@ -128,7 +128,8 @@ def _read_block(run: Run, block: ColumnBlock, rows: npt.NDArray[np.intp]) -> npt
         row, column = np.argwhere(~finite)[0]
         raise SearchError(
             f"run {run.name}, {block.site}, layer {block.layer}, unit {block.start + column}: expected finite values "
-            f"in every valid row, found {activations[row, column]} for sample {rows[row]}; extract the run again"
+            f"in valid rows, found {activations[row, column]} for sample {rows[row]}; the store is damaged, move the "
+            "run's folder away and extract it again"
         )
     return activations
 

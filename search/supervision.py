@@ -17,7 +17,8 @@ from .errors import SearchError
 class Supervision:
     """Labels and splits of a run's samples.
 
-    ``labels`` (sample,) int16 are option indices, ``split`` (sample,) int8 codes in the order of `storage.SPLITS`,
+    ``labels`` (sample,) int16 are option indices, ``split`` (sample,) int8 codes in the order of
+    `storage.schema.SPLITS`,
     ``valid`` (sample,) bool. ``n_classes`` counts the options.
     """
 
@@ -45,10 +46,18 @@ class Supervision:
 
 
 def read_supervision(run: Run) -> Supervision:
-    """Return the labels and splits that `run` stores."""
-    return Supervision(
-        labels=run.read_samples("label"),
-        split=run.read_samples("split"),
-        valid=run.read_samples("valid"),
-        n_classes=len(run.read_options()),
-    )
+    """Return the labels and splits that `run` stores.
+
+    Raises
+    ------
+    SearchError
+        If the label of a valid sample is not the index of an option.
+    """
+    labels, valid, n_classes = run.read_samples("label"), run.read_samples("valid"), len(run.read_options())
+    outside = np.flatnonzero(valid & ((labels < 0) | (labels >= n_classes)))
+    if outside.size:
+        raise SearchError(
+            f"run {run.name}, sample {outside[0]}: expected a label from 0 to {n_classes - 1}, found "
+            f"{labels[outside[0]]}; the store is damaged, move the run's folder away and extract it again"
+        )
+    return Supervision(labels=labels, split=run.read_samples("split"), valid=valid, n_classes=n_classes)

@@ -14,7 +14,7 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 
 from .create_only import StoredObject
-from .document import create_document, read_document
+from .document import ensure_document, read_document
 from .schema import COMMITS
 
 
@@ -63,7 +63,7 @@ def write_commit(store: Store, run: str, record: CommitRecord) -> None:
     Put-if-absent, so that two workers that computed one block leave one record.
     """
     document = {"zarr_format": 3, "node_type": "group", "attributes": record.to_attributes()}
-    create_document(store, commit_path(run, record.block), document)
+    ensure_document(store, commit_path(run, record.block), document)
 
 
 def read_commit(store: Store, run: str, block: int) -> CommitRecord | None:

@@ -1,4 +1,4 @@
-"""Datasets and runs: create, open, list, read lazily, and see what is left to compute."""
+"""Datasets: opening one, and listing, creating and resuming its runs."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ import zarr
 from zarr.abc.store import Store
 
 from .commit import list_commits
-from .document import as_json, consolidate, create_document, read_document
-from .errors import DatasetError, DatasetNotFoundError, RunMismatchError, RunNotFoundError
+from .document import as_json, consolidate, ensure_document, read_document
+from .errors import DatasetError, DatasetNotFoundError, RunExistsError, RunMismatchError, RunNotFoundError
 from .local import LocalDatasetStore
 from .run import Run
 from .schema import FORMAT, FORMAT_VERSION
 from .template import RunPlan, write_template
 
-RUN_NAME = re.compile(r"[\w.@-]*\w[\w.@-]*/[\w.@-]*\w[\w.@-]*")
-"""``<model>/<task>[@<variant>]``: two names of letters, digits, ``_``, ``-``, ``.`` and ``@``."""
+RUN_NAME = re.compile(r"(?!c/)[\w.@-]*\w[\w.@-]*/(?!c$)[\w.@-]*\w[\w.@-]*")
+"""``<model>/<task>[@<variant>]``: two names of letters, digits, ``_``, ``-``, ``.`` and ``@``; neither is ``c``, which
+is where an array's shards lie."""
 
 
 class Dataset:
-    """A store of runs. Make one with `create_dataset` or `open_dataset`."""
+    """A store of runs. Make one with `ensure_dataset` or `open_dataset`."""
 
     def __init__(self, url: str, store: Store) -> None:
         self.url = url
@@ -83,18 +84,25 @@ class Dataset:
 
         Raises
         ------
+        RunExistsError
+            If the run exists already.
         RunMismatchError
-            If the run exists already, or an unfinished one of another plan is in the way.
+            If an unfinished run of another plan is in the way.
         DatasetError
-            If blocks of a run of that name are committed but its own document is gone.
+            If blocks of a run of that name are committed but its own document is gone, or the name is not allowed.
 
         Notes
         -----
         Where another process creates the run meanwhile, the first one's stands; `resume_run` tells whether it is the
         one meant.
         """
+        if not RUN_NAME.fullmatch(name):
+            raise DatasetError(
+                f"{self.url}: run {name!r}: expected <model>/<task>, each of letters, digits and _ - . @, found other "
+                "characters; choose another name"
+            )
         if self.has_run(name):
-            raise RunMismatchError(f"{self.url}: run {name}: expected none yet, found one; resume it instead")
+            raise RunExistsError(f"{self.url}: run {name}: expected none yet, found one; resume it instead")
         committed = list_commits(self.store, name)
         if committed:
             raise DatasetError(
@@ -106,7 +114,7 @@ class Dataset:
         return self.run(name)
 
 
-def create_dataset(url: str | Path) -> Dataset:
+def ensure_dataset(url: str | Path) -> Dataset:
     """Return the dataset at `url`, made if there is none.
 
     Raises
@@ -124,7 +132,7 @@ def create_dataset(url: str | Path) -> Dataset:
         generator = f"superneurons {version('superneurons')}"
         attributes = {"format": FORMAT, "format_version": FORMAT_VERSION, "generator": generator}
         try:
-            create_document(store, "", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
+            ensure_document(store, "", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
         except OSError as error:
             raise DatasetError(
                 f"{path}: expected a folder that can be written, found: {error}; choose another"

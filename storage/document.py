@@ -50,7 +50,7 @@ def write_document(store: Store, path: str, document: dict[str, Any]) -> None:
     sync(store.set(_key(path), _encode(document)))
 
 
-def create_document(store: Store, path: str, document: dict[str, Any]) -> None:
+def ensure_document(store: Store, path: str, document: dict[str, Any]) -> None:
     """Write the ``zarr.json`` of the node at `path` unless there is one."""
     sync(store.set_if_not_exists(_key(path), _encode(document)))
 

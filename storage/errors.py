@@ -15,6 +15,10 @@ class RunNotFoundError(DatasetError):
     """A dataset holds no run of that name."""
 
 
+class RunExistsError(DatasetError):
+    """A run of that name exists already."""
+
+
 class RunMismatchError(DatasetError):
     """A run exists already, made by other settings."""
 

@@ -80,7 +80,7 @@ def plan_arrays(shape: SiteShape, *, dtype: str, options: tuple[str, ...], greed
         chunk=(len(options),),
         shard=(len(options),),
         attributes={
-            "long_name": "log-probability of each option's first token after the prompt, summed over its spellings",
+            "long_name": "log-probability that the answer's first token begins the option, in any of its spellings",
             "units": "nat",
         },
     )

@@ -20,6 +20,10 @@ ADOPTION_FRACTION = 0.05
 """How far another device's values may lie from ours, as a fraction of the unit's largest value in the block: wide
 enough for half-precision arithmetic, far too narrow for the values of another sample or unit."""
 
+ADOPTION_FLOOR = 1e-4
+"""The least that is allowed, as a fraction of the array's largest value: units that are all but dead hold nothing but
+rounding."""
+
 
 def write_block(
     dataset: Dataset,
@@ -128,8 +132,10 @@ def _validate_adopted(where: str, array: zarr.Array[Any], rows: slice, ours: npt
             f"{where}: expected an earlier attempt's shard to decode, found: {error}; {remedy}"
         ) from error
     if ours.dtype.kind == "f":
-        scale = np.nanmax(np.abs(ours), axis=0, initial=0.0)
-        same = bool(((np.abs(found - ours) <= ADOPTION_FRACTION * scale) | (np.isnan(found) & np.isnan(ours))).all())
+        theirs, mine = found.astype(np.float64), ours.astype(np.float64)
+        largest = np.nanmax(np.abs(mine), axis=0, initial=0.0)
+        allowed = np.maximum(ADOPTION_FRACTION * largest, ADOPTION_FLOOR * largest.max(initial=0.0))
+        same = bool(((np.abs(theirs - mine) <= allowed) | (np.isnan(theirs) & np.isnan(mine))).all())
     else:
         same = np.array_equal(found, ours)
     if not same:

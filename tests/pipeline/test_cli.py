@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.cli import main
 from pipeline.model import BUILTIN_MODELS
-from storage import create_dataset
+from storage import ensure_dataset
 
 EXTRACT = ["extract", "--serial", "--model", "tiny-llava", "--task", "easy-vqa.shape", "--limit", "40", "--block", "16"]
 
@@ -47,6 +47,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
         (["--limit", "41"], "made with n_samples = 40, asked for n_samples = 41"),
         (["--model", "./no-such-folder"], "model './no-such-folder': expected a checkpoint folder, found none there"),
         (["--model", "../nope/model"], "expected a checkpoint folder, found none there"),
+        (["--model", "~nobody-here/x"], "model '~nobody-here/x': expected a checkpoint folder, found none there"),
         (["--model", "-x/y"], "model '-x/y': expected it on the hub or in its cache"),
         (["--block", "0"], "Invalid value for '--block'"),
         (["--frobnicate"], "No such option: --frobnicate"),
@@ -80,6 +81,7 @@ def test_a_mistake_in_extract_is_one_line_and_code_2(
         (["extract", "--model", "tiny-llava", "--task", "easy-vqa.shape", "--store", "FILE"], "found a file"),
         (["search"], "Missing argument 'STORE'"),
         (["demo", "--out", "FILE"], "expected a folder that can be written, found: "),
+        (["demo", "--out", "s3://bucket/demo"], "s3://bucket/demo/activations.zarr: expected a local folder, found"),
         (["status", "s3://bucket/store"], "s3://bucket/store: expected a local folder, found a URL"),
         (["search", "EMPTY"], "expected at least one run, found none"),
         (["find"], "No such command 'find'"),
@@ -94,7 +96,7 @@ def test_a_mistake_elsewhere_is_one_line_and_code_2(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "file").write_text("mine")
-    create_dataset(tmp_path / "empty.zarr")
+    ensure_dataset(tmp_path / "empty.zarr")
     names = {
         "EMPTY": str(tmp_path / "empty.zarr"),
         "STORE": str(store),
@@ -109,13 +111,14 @@ def test_a_mistake_elsewhere_is_one_line_and_code_2(
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        ({"config.json": "{}"}, "expected a configuration that transformers loads, found: "),
-        ({"config.json": "{"}, "expected a configuration that transformers loads, found: "),
-        ({"config.json": '{"model_type": "llama"}'}, "expected a configuration that transformers loads, found: "),
+        ({"config.json": "{}"}, "expected a configuration that can be used, found "),
+        ({"config.json": "{"}, "expected a configuration that can be used, found "),
+        ({"config.json": '{"model_type": "llama"}'}, "expected a configuration that can be used, found "),
         (
             {"processor_config.json": None, "tokenizer_config.json": None},
-            "expected a processor that transformers loads",
+            "expected a processor that can be used",
         ),
+        ({"chat_template.jinja": "{% for %}"}, "expected a chat template that can be used, found TemplateSyntaxError"),
         ({"model.safetensors": None}, "expected safetensors weights, found none"),
     ],
 )
@@ -152,17 +155,17 @@ def test_a_changed_chat_template_is_another_model(
 def test_a_ray_that_is_not_there_is_one_line_and_code_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    import ray
+
+    def refuse(**options: Any) -> None:
+        raise ConnectionError(f"no Ray at {options['address']}\nand a long explanation")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
     words = [word for word in EXTRACT if word != "--serial"]
-    finished = subprocess.run(
-        [sys.executable, "-m", "pipeline", *words, "--store", str(tmp_path / "store"), "--address", "auto"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "RAY_TMPDIR": str(tmp_path)},
-    )
-    assert finished.returncode == 2
-    assert finished.stderr.splitlines()[-1].startswith("superneurons: Ray at auto: expected to connect, found: ")
-    assert "Traceback" not in finished.stderr
+    assert call(monkeypatch, *words, "--store", str(tmp_path / "store"), "--address", "10.0.0.1:6379") == 2
+    *_, last = capfd.readouterr().err.strip().splitlines()
+    assert last.startswith("superneurons: Ray at 10.0.0.1:6379: expected to connect, found: no Ray at 10.0.0.1:6379;")
 
 
 def test_status_and_extract_print_json(

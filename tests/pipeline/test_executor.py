@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +16,13 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.errors import EngineError, ExtractionError
+from pipeline.errors import EngineError, ExtractionError, UnsupportedModelError
 from pipeline.executor import RayEngine, SerialEngine
-from pipeline.extraction import extract, open_runs, plan_jobs
-from pipeline.model import find_model
+from pipeline.extraction import ensure_runs, extract, plan_jobs
+from pipeline.model import BUILTIN_MODELS, find_model
 from pipeline.task import load_task
 from pipeline.worker import BlockJob, BlockReport, Engine, ExtractionSettings
-from storage import create_dataset, open_dataset
+from storage import ensure_dataset, open_dataset
 from storage.commit import read_commit
 from storage.errors import RunMismatchError
 from tests.storage.fake_run import shard_bytes
@@ -65,11 +67,112 @@ def serial_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store
 
 
+@pytest.fixture
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> list[BlockJob]:
+    """Return the jobs of a new store, for workers that compute nothing."""
+    planned: list[BlockJob] = []
+    store, source = str(tmp_path_factory.mktemp("jobs") / "store"), find_model("tiny-llava")
+    tasks = [load_task(name).head(LIMIT) for name in TASKS]
+    for run, task in zip(ensure_runs(ensure_dataset(store), source, tasks, SETTINGS), tasks, strict=True):
+        planned += plan_jobs(store, run, source, task, SETTINGS)
+    return planned
+
+
 def test_two_ray_actors_write_the_bytes_of_a_serial_run(ray_session: None, tmp_path: Path, serial_store: Path) -> None:
-    reports = run_extraction(tmp_path / "store", RayEngine(n_workers=2, gpus_per_worker=1))
-    assert len({report.pid for report in reports}) == 2
+    reports = run_extraction(tmp_path / "store", RayEngine(n_workers=2))
     assert os.getpid() not in {report.pid for report in reports}
     assert content(tmp_path / "store") == content(serial_store)
+
+
+class MeetingWorker:
+    """A worker that computes nothing until two of its kind have met, and reports which GPU Ray gave it."""
+
+    folder: Path
+
+    def __init__(self, *, threads: int, use_gpu: bool) -> None:
+        import ray
+
+        (self.gpu,) = ray.get_gpu_ids()
+        assert use_gpu
+
+    def compute(self, job: BlockJob) -> BlockReport:
+        (self.folder / str(self.gpu)).touch()
+        for _ in range(600):
+            if len(list(self.folder.iterdir())) == 2:
+                break
+            threading.Event().wait(0.1)
+        return BlockReport(run=job.run, block=job.block.index, n_samples=1, compute_s=0, pid=int(self.gpu))
+
+
+def test_actors_spread_over_the_gpus(
+    ray_session: None, tmp_path: Path, jobs: list[BlockJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meeting: Any = type("Meeting", (MeetingWorker,), {"folder": tmp_path})
+    monkeypatch.setattr("pipeline.executor.BlockWorker", meeting)
+    reports: list[BlockReport] = []
+    RayEngine(n_workers=2, gpus_per_worker=1)(jobs, reports.append)
+    assert len(reports) == len(jobs)
+    assert {report.pid for report in reports} == {0, 1}
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+class FrailWorker(MeetingWorker):
+    """A worker of which the first cannot start, or dies of every start."""
+
+    dies: bool
+
+    def __init__(self, *, threads: int, use_gpu: bool) -> None:
+        try:
+            (self.folder / "first").touch(exist_ok=False)
+        except FileExistsError:
+            if not self.dies:
+                return
+        if self.dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ModuleNotFoundError("No module named 'brain'")
+
+    def compute(self, job: BlockJob) -> BlockReport:
+        return BlockReport(run=job.run, block=job.block.index, n_samples=1, compute_s=0, pid=os.getpid())
+
+
+def test_a_worker_that_cannot_start_fails_no_block(
+    ray_session: None, tmp_path: Path, jobs: list[BlockJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frail: Any = type("Frail", (FrailWorker,), {"folder": tmp_path, "dies": False})
+    monkeypatch.setattr("pipeline.executor.BlockWorker", frail)
+    reports: list[BlockReport] = []
+    RayEngine(n_workers=2)(jobs, reports.append)
+    assert sorted(report.block for report in reports) == sorted(job.block.index for job in jobs)
+
+
+def test_where_no_worker_can_start_the_reason_is_named(
+    ray_session: None, tmp_path: Path, jobs: list[BlockJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frail: Any = type("Frail", (FrailWorker,), {"folder": tmp_path, "dies": False})
+    monkeypatch.setattr("pipeline.executor.BlockWorker", frail)
+    with pytest.raises(
+        EngineError, match="expected a worker for 10 more blocks, found .*No module named 'brain'; check"
+    ):
+        RayEngine(n_workers=1)(jobs, lambda _: None)
+
+
+def test_workers_that_die_of_every_start_end_the_wait(
+    ray_session: None, tmp_path: Path, jobs: list[BlockJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frail: Any = type("Frail", (FrailWorker,), {"folder": tmp_path, "dies": True})
+    monkeypatch.setattr("pipeline.executor.BlockWorker", frail)
+    with pytest.raises(EngineError, match="found none that started in time"):
+        RayEngine(n_workers=1, start_timeout_s=3)(jobs, lambda _: None)
+
+
+@pytest.mark.parametrize("engine", [SerialEngine(), RayEngine(n_workers=1)], ids=["serial", "ray"])
+def test_weights_that_cannot_be_loaded_are_tried_once(ray_session: None, tmp_path: Path, engine: Engine) -> None:
+    checkpoint = shutil.copytree(BUILTIN_MODELS["tiny-llava"], tmp_path / "broken")
+    weights = (checkpoint / "model.safetensors").read_bytes()
+    (checkpoint / "model.safetensors").write_bytes(weights[:1000])
+    source, task = find_model(str(checkpoint)), load_task("easy-vqa.shape").head(3 * BLOCK)
+    with pytest.raises(UnsupportedModelError, match="model 'broken' in .*: expected weights that can be used, found"):
+        extract(tmp_path / "store", source=source, tasks=[task], settings=SETTINGS, engine=engine)
 
 
 def test_a_second_run_computes_nothing(serial_store: Path) -> None:
@@ -99,7 +202,7 @@ def test_every_failed_block_is_named_and_the_others_are_committed(
     """The middle one of three jobs asks for a run that is not there."""
     source, task = find_model("tiny-llava"), load_task("easy-vqa.shape").head(3 * BLOCK)
     store = str(tmp_path / "store")
-    (run,) = open_runs(create_dataset(store), source, [task], SETTINGS)
+    (run,) = ensure_runs(ensure_dataset(store), source, [task], SETTINGS)
     jobs = plan_jobs(store, run, source, task, SETTINGS)
     jobs[1] = replace(jobs[1], run="tiny-llava/not-there")
     with pytest.raises(
@@ -144,6 +247,7 @@ def test_a_refused_command_plans_nothing(serial_store: Path) -> None:
 def test_workers_that_ray_has_no_room_for_do_not_hold_jobs_up(ray_session: None, tmp_path: Path) -> None:
     """Three actors of one CPU on two: the third never starts."""
     reports = run_extraction(tmp_path / "store", RayEngine(n_workers=3))
+    assert len(reports) == N_BLOCKS
     assert len({report.pid for report in reports}) <= 2
 
 
@@ -224,10 +328,42 @@ def test_ctrl_c_says_what_stays_and_the_same_command_goes_on(tmp_path: Path, ser
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130
-    assert "superneurons: interrupted; what is committed stays" in errors
+    assert "superneurons: interrupted; nothing that was committed is lost" in errors
     assert "Traceback" not in errors
     assert 0 < count_pending(tmp_path / "store") < N_BLOCKS
     again = start(tmp_path / "store")
     assert again.communicate()[1].count(" committed: ") < N_BLOCKS
     assert again.returncode == 0
     assert content(tmp_path / "store") == content(serial_store)
+
+
+ENSURE_RUNS = """
+import sys
+from pipeline.extraction import ensure_runs
+from pipeline.model import find_model
+from pipeline.task import load_task
+from pipeline.worker import ExtractionSettings
+from storage import ensure_dataset
+source, task = find_model("tiny-llava"), load_task("easy-vqa.shape").head(40)
+print("ready", flush=True)
+sys.stdin.readline()
+(run,) = ensure_runs(ensure_dataset(sys.argv[1]), source, [task], ExtractionSettings(block=16))
+print(len(run.pending_blocks()))
+"""
+
+
+def test_two_commands_that_plan_one_run_at_once_agree(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ENSURE_RUNS, str(tmp_path / "store")]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    racers = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    for racer in racers:
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    for racer in racers:
+        printed, errors = racer.communicate()
+        assert racer.returncode == 0, errors
+        assert printed.strip() == "3"

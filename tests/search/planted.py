@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from storage import Run, RunPlan, create_dataset, write_block
+from storage import Run, RunPlan, ensure_dataset, write_block
 from storage.schema import Site, SiteShape, plan_arrays
 
 UNITS: dict[Site, int] = {"residual": 6, "mlp": 700, "heads": 4}
@@ -29,7 +29,7 @@ def make_planted_run(
         identity={"model_id": "planted"},
         coordinates={"option": np.array(options), "token": np.arange(1), "layer": np.arange(3)},
     )
-    dataset = create_dataset(folder)
+    dataset = ensure_dataset(folder)
     run = dataset.create_run("planted/task", plan)
     labels = random.integers(0, len(options), size=n_samples).astype(np.int16)
     pictures = np.arange(n_samples) // 2

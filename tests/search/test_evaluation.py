@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from search import read_supervision, search_run
+from search import SearchError, read_supervision, search_run
 from search.baseline import predict_base, predict_majority, predict_question_only
 from search.evaluation import default_metric
 from search.supervision import Supervision
-from storage import create_dataset
+from storage import ensure_dataset
 from storage.errors import RunIncompleteError
 from storage.schema import SPLITS
 from tests.storage.fake_run import fill_run, make_plan, make_shape
@@ -33,13 +33,13 @@ def test_planted_neurons_answer_every_test_question(tmp_path: Path, options: tup
 
 
 def test_an_incomplete_run_is_not_searched(tmp_path: Path) -> None:
-    run = create_dataset(tmp_path / "store").create_run("fake/task", make_plan())
+    run = ensure_dataset(tmp_path / "store").create_run("fake/task", make_plan())
     with pytest.raises(RunIncompleteError, match="block 0"):
         search_run(run)
 
 
 def test_baselines(tmp_path: Path) -> None:
-    dataset = create_dataset(tmp_path / "store")
+    dataset = ensure_dataset(tmp_path / "store")
     fill_run(dataset, "fake/task", make_plan(n_samples=8, block=8), make_shape())
     run = dataset.run("fake/task")
     supervision = Supervision(
@@ -64,6 +64,13 @@ def test_baselines(tmp_path: Path) -> None:
 
 def test_two_options_are_scored_by_accuracy_and_more_by_balanced_accuracy() -> None:
     assert [default_metric(n) for n in (2, 3, 8)] == ["accuracy", "balanced_accuracy", "balanced_accuracy"]
+
+
+def test_a_label_that_is_no_option_is_named(tmp_path: Path) -> None:
+    run = make_planted_run(tmp_path / "store", options=("no", "yes"), n_samples=100)
+    (tmp_path / "store/planted/task/label/c/0").unlink()  # zarr alone reads the fill value, -1
+    with pytest.raises(SearchError, match="sample 0: expected a label from 0 to 1, found -1; the store is damaged"):
+        search_run(run)
 
 
 def test_rows_that_are_not_valid_play_no_part(tmp_path: Path) -> None:

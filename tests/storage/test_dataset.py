@@ -13,8 +13,14 @@ import numpy as np
 import pytest
 import xarray
 
-from storage import DatasetError, create_dataset, open_dataset, write_block
-from storage.errors import DatasetNotFoundError, RunIncompleteError, RunMismatchError, RunNotFoundError
+from storage import DatasetError, ensure_dataset, open_dataset, write_block
+from storage.errors import (
+    DatasetNotFoundError,
+    RunExistsError,
+    RunIncompleteError,
+    RunMismatchError,
+    RunNotFoundError,
+)
 
 from .fake_run import addresses, fill_run, make_plan, make_shape, make_values, shard_bytes
 
@@ -32,7 +38,7 @@ print(json.dumps({
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    fill_run(create_dataset(tmp_path / "store"), "fake/task", make_plan(), make_shape())
+    fill_run(ensure_dataset(tmp_path / "store"), "fake/task", make_plan(), make_shape())
     return tmp_path / "store"
 
 
@@ -83,7 +89,7 @@ def test_dask_chunks_follow_blocks_and_inner_chunks(store: Path) -> None:
 
 
 def test_an_incomplete_run_is_refused_by_block(tmp_path: Path) -> None:
-    dataset = create_dataset(tmp_path / "store")
+    dataset = ensure_dataset(tmp_path / "store")
     run = dataset.create_run("fake/task", make_plan())
     write_block(dataset, run.name, run.blocks[0], make_values(run.blocks[0], make_shape()), circumstances={})
     with pytest.raises(RunIncompleteError, match=r"expected 3 committed blocks, found 1 \(block 1 "):
@@ -100,13 +106,13 @@ def test_a_run_is_resumed_only_with_its_own_identity(store: Path) -> None:
         dataset.resume_run("fake/task", identity={**plan.identity, "model_id": "other"}, n_samples=10, block=4)
     with pytest.raises(RunMismatchError, match="made with block = 4, asked for block = 8"):
         dataset.resume_run("fake/task", identity=plan.identity, n_samples=10, block=8)
-    with pytest.raises(RunMismatchError, match="resume it instead"):
+    with pytest.raises(RunExistsError, match="resume it instead"):
         dataset.create_run("fake/task", plan)
 
 
 def test_a_run_whose_plan_was_cut_short_is_created_by_the_same_plan_only(tmp_path: Path) -> None:
     """The group's own document comes last; without it the arrays before it are no run, but they are not replaced."""
-    dataset = create_dataset(tmp_path / "store")
+    dataset = ensure_dataset(tmp_path / "store")
     dataset.create_run("fake/task", make_plan())
     (tmp_path / "store/fake/task/zarr.json").unlink()
     assert not dataset.has_run("fake/task")
@@ -128,16 +134,17 @@ def test_a_run_with_blocks_but_no_document_is_never_planned_anew(store: Path) ->
 
 CREATE_AND_FILL = """
 import sys, time
-from storage import create_dataset
+from storage import ensure_dataset, write_block
+from storage.errors import RunExistsError
 from tests.storage.fake_run import make_plan, make_shape, make_values
-from storage import write_block
+print("ready", flush=True)
 sys.stdin.readline()
-dataset = create_dataset(sys.argv[1])
+dataset = ensure_dataset(sys.argv[1])
 if not dataset.has_run("fake/task"):
     try:
         dataset.create_run("fake/task", make_plan())
-    except Exception as error:
-        assert "resume it instead" in str(error), error
+    except RunExistsError:
+        pass
 run = dataset.resume_run("fake/task", identity=make_plan().identity, n_samples=10, block=4)
 for block in run.blocks:
     write_block(dataset, run.name, block, make_values(block, make_shape()), circumstances={})
@@ -149,7 +156,11 @@ def test_two_processes_that_plan_and_fill_one_run_at_once_lose_nothing(store: Pa
     for attempt in range(3):
         raced = tmp_path / f"raced-{attempt}"
         command = [sys.executable, "-c", CREATE_AND_FILL, str(raced)]
-        racers = [subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        racers = [subprocess.Popen(command, **pipes) for _ in range(2)]
+        for racer in racers:
+            assert racer.stdout is not None
+            assert racer.stdout.readline() == "ready\n"
         for racer in racers:
             assert racer.stdin is not None
             racer.stdin.write("go\n")
@@ -180,6 +191,14 @@ def test_a_crash_while_a_run_is_marked_complete_is_mended_by_the_next_call(
     run.mark_complete()
     copies = json.loads((store / "zarr.json").read_text())["consolidated_metadata"]["metadata"]
     assert {copies[f"fake/{name}"]["attributes"]["status"] for name in ("task", "other", "third")} == {"complete"}
+
+
+@pytest.mark.parametrize("name", ["my model/task", "c/task", "fake/c", "../x", "fake", "fake/a/b"])
+def test_names_that_no_run_may_have_are_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
+    dataset = ensure_dataset(tmp_path / "store")
+    with pytest.raises(DatasetError, match="expected <model>/<task>"):
+        dataset.create_run(name, make_plan())
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["zarr.json"]
 
 
 @pytest.mark.parametrize("name", ["../x", "fake/task/", "/fake/task", "fake/..", "fake", "fake/task/mlp"])
@@ -213,9 +232,9 @@ def test_what_is_no_dataset_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "nothing").exists()
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(DatasetError, match="found other files"):
-        create_dataset(tmp_path)
+        ensure_dataset(tmp_path)
     with pytest.raises(DatasetError, match="found a file"):
-        create_dataset(tmp_path / "notes.txt")
+        ensure_dataset(tmp_path / "notes.txt")
     (tmp_path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')
     with pytest.raises(DatasetError, match="expected format 'superneurons' version 1, found None"):
         open_dataset(tmp_path)

@@ -14,7 +14,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage import Block, create_dataset, open_dataset, write_block
+from storage import Block, ensure_dataset, open_dataset, write_block
 from storage.commit import commit_path, list_commits, read_commit
 from storage.errors import BlockMisalignedError, BlockValuesError
 from storage.schema import MAX_CHUNK_UNITS, SITES
@@ -33,7 +33,7 @@ def test_every_value_lies_at_its_address_on_any_grid(
     tmp_path_factory: pytest.TempPathFactory, n_samples: int, block: int, n_layers: int, units: int
 ) -> None:
     shape = make_shape(n_layers=n_layers, units=units)
-    dataset = create_dataset(tmp_path_factory.mktemp("grid") / "store")
+    dataset = ensure_dataset(tmp_path_factory.mktemp("grid") / "store")
     fill_run(dataset, "fake/task", make_plan(n_samples=n_samples, block=block, shape=shape), shape)
     run = open_dataset(dataset.url).run("fake/task")
     rows = np.arange(n_samples)
@@ -47,7 +47,7 @@ def test_every_value_lies_at_its_address_on_any_grid(
 
 def test_units_past_one_chunk_are_padded_to_whole_chunks(tmp_path: Path) -> None:
     shape = make_shape(n_layers=2, units=MAX_CHUNK_UNITS + 3)
-    dataset = create_dataset(tmp_path / "store")
+    dataset = ensure_dataset(tmp_path / "store")
     fill_run(dataset, "fake/task", make_plan(n_samples=5, block=4, shape=shape), shape)
     run = dataset.run("fake/task")
     last = run.read_columns("residual", layer=1, units=slice(MAX_CHUNK_UNITS, MAX_CHUNK_UNITS + 3))
@@ -57,7 +57,7 @@ def test_units_past_one_chunk_are_padded_to_whole_chunks(tmp_path: Path) -> None
 
 
 def test_rows_past_the_last_sample_are_not_valid(tmp_path: Path) -> None:
-    dataset = create_dataset(tmp_path / "store")
+    dataset = ensure_dataset(tmp_path / "store")
     fill_run(dataset, "fake/task", make_plan(n_samples=6, block=4), make_shape())
     group = zarr.open_group(dataset.store, path="fake/task", mode="r")
     assert np.asarray(group["valid"][:]).tolist() == [True] * 6 + [False] * 2  # type: ignore[index]
@@ -67,7 +67,7 @@ def test_rows_past_the_last_sample_are_not_valid(tmp_path: Path) -> None:
 def test_a_block_without_its_record_is_pending_and_adopts_its_own_shards(tmp_path: Path) -> None:
     """A writer that dies before the record leaves whole shards; the next one keeps them and commits."""
     shape = make_shape()
-    dataset, undisturbed = create_dataset(tmp_path / "store"), create_dataset(tmp_path / "undisturbed")
+    dataset, undisturbed = ensure_dataset(tmp_path / "store"), ensure_dataset(tmp_path / "undisturbed")
     for made in (dataset, undisturbed):
         fill_run(made, "fake/task", make_plan(), shape)
     record = tmp_path / "store" / commit_path("fake/task", 1) / "zarr.json"
@@ -91,7 +91,7 @@ def test_a_block_without_its_record_is_pending_and_adopts_its_own_shards(tmp_pat
 
 def test_a_leftover_shard_with_other_values_is_refused_by_name(tmp_path: Path) -> None:
     shape = make_shape()
-    dataset = create_dataset(tmp_path / "store")
+    dataset = ensure_dataset(tmp_path / "store")
     fill_run(dataset, "fake/task", make_plan(), shape)
     (tmp_path / "store" / commit_path("fake/task", 1) / "zarr.json").unlink()
     block = dataset.run("fake/task").blocks[1]
@@ -107,13 +107,14 @@ def test_a_leftover_shard_with_other_values_is_refused_by_name(tmp_path: Path) -
 def test_a_leftover_shard_of_another_device_is_adopted(tmp_path: Path) -> None:
     """Its values differ in their last digits; the record lists what is there."""
     shape = make_shape()
-    dataset = create_dataset(tmp_path / "store")
+    dataset = ensure_dataset(tmp_path / "store")
     fill_run(dataset, "fake/task", make_plan(), shape)
     (tmp_path / "store" / commit_path("fake/task", 1) / "zarr.json").unlink()
     before = shard_bytes(tmp_path / "store")
     run = dataset.run("fake/task")
     values = make_values(run.blocks[1], shape)
     values["mlp"] = values["mlp"] * np.float32(1 + 1e-4)
+    values["option_logit"][0, 0] += 1e-5  # a value that is all but zero
     record = write_block(dataset, run.name, run.blocks[1], values, circumstances={})
     assert shard_bytes(tmp_path / "store") == before
     for entry in record.objects:
@@ -125,7 +126,7 @@ def test_a_leftover_shard_of_another_device_is_adopted(tmp_path: Path) -> None:
     "block", [Block(index=0, start=2, stop=6), Block(index=2, start=0, stop=4), Block(index=3, start=12, stop=16)]
 )
 def test_a_block_that_was_never_planned_is_refused(tmp_path: Path, block: Block) -> None:
-    dataset = create_dataset(tmp_path / "store")
+    dataset = ensure_dataset(tmp_path / "store")
     run = dataset.create_run("fake/task", make_plan())
     with pytest.raises(
         BlockMisalignedError, match=f"starts at sample {block.start} .* expected one of the blocks of 4"
@@ -154,7 +155,7 @@ write_block(dataset, run.name, run.blocks[1], make_values(run.blocks[1], make_sh
 
 def test_a_writer_killed_between_writing_and_linking_a_shard_leaves_nothing_among_the_shards(tmp_path: Path) -> None:
     shape = make_shape()
-    dataset, undisturbed = create_dataset(tmp_path / "store"), create_dataset(tmp_path / "undisturbed")
+    dataset, undisturbed = ensure_dataset(tmp_path / "store"), ensure_dataset(tmp_path / "undisturbed")
     fill_run(undisturbed, "fake/task", make_plan(), shape)
     run = dataset.create_run("fake/task", make_plan())
     script = [sys.executable, "-c", DIE_BEFORE_A_SHARD_IS_IN_PLACE, str(tmp_path / "store")]
@@ -169,7 +170,7 @@ def test_a_writer_killed_between_writing_and_linking_a_shard_leaves_nothing_amon
 
 def test_a_damaged_leftover_shard_is_refused_by_name(tmp_path: Path) -> None:
     shape = make_shape()
-    dataset = create_dataset(tmp_path / "store")
+    dataset = ensure_dataset(tmp_path / "store")
     fill_run(dataset, "fake/task", make_plan(), shape)
     (tmp_path / "store" / commit_path("fake/task", 1) / "zarr.json").unlink()
     shard = tmp_path / "store/fake/task/mlp/c/1/0/2/0"
@@ -184,7 +185,7 @@ def test_a_damaged_leftover_shard_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_committed_block_is_never_written_again(tmp_path: Path) -> None:
     shape = make_shape()
-    dataset = create_dataset(tmp_path / "store")
+    dataset = ensure_dataset(tmp_path / "store")
     fill_run(dataset, "fake/task", make_plan(), shape)
     before = shard_bytes(tmp_path / "store")
     block = dataset.run("fake/task").blocks[0]
@@ -205,7 +206,7 @@ def test_a_committed_block_is_never_written_again(tmp_path: Path) -> None:
 )
 def test_what_the_dtype_cannot_hold_is_never_stored(tmp_path: Path, bad: float, expected: str) -> None:
     shape = make_shape(n_layers=1, units=2)
-    dataset = create_dataset(tmp_path / "store")
+    dataset = ensure_dataset(tmp_path / "store")
     run = dataset.create_run("fake/task", make_plan(n_samples=3, block=4, shape=shape, dtype="f2"))
     values = make_values(run.blocks[0], shape)
     values["mlp"][1, 0, 0, 1] = bad
@@ -216,7 +217,7 @@ def test_what_the_dtype_cannot_hold_is_never_stored(tmp_path: Path, bad: float, 
 
 def test_rows_that_are_not_valid_are_stored_as_nan(tmp_path: Path) -> None:
     shape = make_shape()
-    dataset = create_dataset(tmp_path / "store")
+    dataset = ensure_dataset(tmp_path / "store")
     run = dataset.create_run("fake/task", make_plan())
     values = make_values(run.blocks[0], shape)
     values["valid"][2], values["mlp"][2] = False, np.nan
@@ -237,7 +238,7 @@ def test_rows_that_are_not_valid_are_stored_as_nan(tmp_path: Path) -> None:
     ],
 )
 def test_arrays_that_do_not_fit_are_named(tmp_path: Path, change: Callable[[Any], Any], expected: str) -> None:
-    dataset = create_dataset(tmp_path / "store")
+    dataset = ensure_dataset(tmp_path / "store")
     run = dataset.create_run("fake/task", make_plan())
     values = make_values(run.blocks[0], make_shape())
     change(values)
