@@ -163,9 +163,9 @@ def test_a_ray_that_is_not_there_is_one_line_and_code_2(
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", refuse)
     words = [word for word in EXTRACT if word != "--serial"]
-    assert call(monkeypatch, *words, "--store", str(tmp_path / "store"), "--address", "10.0.0.1:6379") == 2
+    assert call(monkeypatch, *words, "--store", str(tmp_path / "store"), "--address", "127.0.0.1:1") == 2
     *_, last = capfd.readouterr().err.strip().splitlines()
-    assert last.startswith("superneurons: Ray at 10.0.0.1:6379: expected to connect, found: no Ray at 10.0.0.1:6379;")
+    assert last.startswith("superneurons: Ray at 127.0.0.1:1: expected to connect, found: no Ray at 127.0.0.1:1;")
 
 
 def test_status_and_extract_print_json(
