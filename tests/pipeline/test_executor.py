@@ -25,6 +25,7 @@ from pipeline.worker import BlockJob, BlockReport, Engine, ExtractionSettings
 from storage import ensure_dataset, open_dataset
 from storage.commit import read_commit
 from storage.errors import RunMismatchError
+from tests.race import race
 from tests.storage.fake_run import shard_bytes
 
 LIMIT, BLOCK = 150, 32
@@ -353,17 +354,4 @@ print(len(run.pending_blocks()))
 
 
 def test_two_commands_that_plan_one_run_at_once_agree(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", ENSURE_RUNS, str(tmp_path / "store")]
-    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    racers = [subprocess.Popen(command, **pipes) for _ in range(2)]
-    for racer in racers:
-        assert racer.stdout is not None
-        assert racer.stdout.readline() == "ready\n"
-    for racer in racers:
-        assert racer.stdin is not None
-        racer.stdin.write("go\n")
-        racer.stdin.flush()
-    for racer in racers:
-        printed, errors = racer.communicate()
-        assert racer.returncode == 0, errors
-        assert printed.strip() == "3"
+    assert race(ENSURE_RUNS, tmp_path / "store") == ["3", "3"]

@@ -21,6 +21,7 @@ from storage.errors import (
     RunMismatchError,
     RunNotFoundError,
 )
+from tests.race import race
 
 from .fake_run import addresses, fill_run, make_plan, make_shape, make_values, shard_bytes
 
@@ -155,19 +156,7 @@ run.mark_complete()
 def test_two_processes_that_plan_and_fill_one_run_at_once_lose_nothing(store: Path, tmp_path: Path) -> None:
     for attempt in range(3):
         raced = tmp_path / f"raced-{attempt}"
-        command = [sys.executable, "-c", CREATE_AND_FILL, str(raced)]
-        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        racers = [subprocess.Popen(command, **pipes) for _ in range(2)]
-        for racer in racers:
-            assert racer.stdout is not None
-            assert racer.stdout.readline() == "ready\n"
-        for racer in racers:
-            assert racer.stdin is not None
-            racer.stdin.write("go\n")
-            racer.stdin.flush()
-        for racer in racers:
-            _, errors = racer.communicate()
-            assert racer.returncode == 0, errors
+        race(CREATE_AND_FILL, raced)
         assert shard_bytes(raced) == shard_bytes(store)
         assert open_dataset(raced).run("fake/task").pending_blocks() == []
 
