@@ -9,6 +9,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from .command.exchange import export_columns, import_arrays
+from .command.store import AsJson, ReadableStoreUrl, gc, repair, status, validate
+
 app = typer.Typer(
     name="superneurons",
     help="Record the scalar activations of vision-language models and find the neurons that know the answer.",
@@ -20,9 +23,6 @@ app = typer.Typer(
 
 INTERRUPTED = 130
 KEPT = "nothing that was committed is lost, the same command goes on from there"
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print figures as JSON on standard output.")]
-StorePath = Annotated[str, typer.Argument(metavar="STORE", help="The dataset's folder.")]
 
 
 @app.command(epilog="Example: superneurons demo --out demo")
@@ -49,9 +49,11 @@ def demo(
 def extract(
     model: Annotated[str, typer.Option(help="A built-in model, a local checkpoint folder or a hub id.")],
     task: Annotated[list[str], typer.Option(help="A task's name; may be given several times.")],
-    store: Annotated[str, typer.Option(help="The dataset's folder; made if there is none.")],
+    store: Annotated[str, typer.Option(help="A folder or s3://bucket/prefix; made if there is none.")],
     sites: Annotated[str, typer.Option(help="Sites to record, separated by commas.")] = "residual,mlp,heads",
-    dtype: Annotated[str, typer.Option(help="Stored dtype: float32 or float16.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="Stored dtype: float32, float16, or auto: float16 where it is safe.")
+    ] = "auto",
     weights_dtype: Annotated[str, typer.Option(help="The model's dtype: float32, float16 or bfloat16.")] = "float32",
     block: Annotated[int, typer.Option(min=1, help="Samples a block; a block is computed and committed whole.")] = 1024,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples a forward pass.")] = 64,
@@ -112,7 +114,7 @@ def extract(
 
 @app.command(epilog="Example: superneurons search demo.zarr --run tiny-llava/easy-vqa.shape --json")
 def search(
-    store: StorePath,
+    store: ReadableStoreUrl,
     run: Annotated[list[str] | None, typer.Option(help="Only this run; may be given several times.")] = None,
     metric: Annotated[str | None, typer.Option(help="accuracy or balanced_accuracy; default: by options.")] = None,
     neurons: Annotated[bool, typer.Option("--neurons", help="List the Super Neurons too.")] = False,
@@ -145,19 +147,17 @@ def search(
             console.print(table_of_neurons(report))
 
 
-@app.command(epilog="Example: superneurons status demo.zarr")
-def status(store: StorePath, as_json: AsJson = False) -> None:
-    """Show which runs a store holds and how much of each is committed."""
-    from storage import open_dataset
-
-    from .table import table_of_runs
-
-    dataset = open_dataset(store)
-    runs = [dataset.run(name) for name in dataset.run_names()]
-    if as_json:
-        _print_json({"runs": [run.describe() for run in runs]})
-    else:
-        Console().print(table_of_runs(runs))
+app.command(epilog="Example: superneurons status demo.zarr")(status)
+app.command(epilog="Example: superneurons validate demo.zarr --full")(validate)
+app.command(epilog="Example: superneurons repair demo.zarr --full --dry-run")(repair)
+app.command(epilog="Example: superneurons gc demo.zarr --older-than 24 --dry-run")(gc)
+app.command("import", epilog="Example: superneurons import acts.npz --store my.zarr --run mine/task --site mlp")(
+    import_arrays
+)
+app.command(
+    "export",
+    epilog="Example: superneurons export my.zarr --run mine/task --site mlp --layer 3 --units 0:512 --out mlp3.parquet",
+)(export_columns)
 
 
 def _print_json(figures: dict[str, Any]) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from search import SearchReport
 from storage import open_dataset
+from storage.url import is_remote
 
+from .errors import PipelineError
 from .executor import RayEngine
 from .extraction import extract
 from .model import find_model
@@ -27,6 +29,8 @@ def run_demo(out: str | Path) -> list[SearchReport]:
 
     Writes ``out/summary.json`` too. A second call finds every block committed and runs no forward pass.
     """
+    if is_remote(out):
+        raise PipelineError(f"{out}: expected a local folder, found a URL; choose a folder")
     store = f"{out}/activations.zarr"
     engine = RayEngine(n_workers=min(MAX_WORKERS, os.cpu_count() or 1))
     with show_progress() as progress:

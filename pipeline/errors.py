@@ -33,3 +33,11 @@ class EngineError(PipelineError):
 
 class ExtractionError(PipelineError):
     """Some blocks could not be computed; what was committed stays."""
+
+
+class ArrayFileError(PipelineError):
+    """A file does not hold the arrays of a run, or not in a form that is read."""
+
+
+class SelectionError(PipelineError):
+    """A selection of neurons cannot be understood."""

@@ -63,6 +63,9 @@ class RayEngine:
 
     def __call__(self, jobs: Sequence[BlockJob], on_report: Callable[[BlockReport], None]) -> None:
         """Compute all `jobs`; see `pipeline.worker.Engine`."""
+        if all(job.pilot for job in jobs) and not (self.gpus_per_worker or self.address):
+            SerialEngine(threads=self.threads)(jobs, on_report)  # a batch a run is not worth starting Ray for
+            return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         import ray
 

@@ -6,7 +6,7 @@ import hashlib
 import platform
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,17 @@ from typing import Any
 import numpy as np
 
 from storage import Dataset, Run, RunPlan, ensure_dataset
+from storage.block import Block
+from storage.dtype import StoredDtype, choose_dtype
 from storage.errors import RunExistsError
-from storage.schema import FORMAT_VERSION, plan_arrays
+from storage.schema import FORMAT_VERSION, SITES, plan_arrays
 
 from .decoder import find_decoder
 from .extractor import Question
 from .model import ATTENTION, IMAGE_BACKEND, ModelSource, load_empty_model, load_processor, name_checkpoint_faults
 from .prompt import find_option_tokens, render_prompt
 from .task import Task
-from .worker import STORED_DTYPES, BlockJob, BlockReport, Engine, ExtractionSettings
+from .worker import AUTO, STORED_DTYPES, BlockJob, BlockReport, Engine, ExtractionSettings
 
 RECORDED_LIBRARIES = ("superneurons", "torch", "transformers", "tokenizers", "pillow", "numpy", "zarr", "ray")
 
@@ -38,7 +40,7 @@ class ExtractionReport:
 
 
 def plan_identity(source: ModelSource, task: Task, settings: ExtractionSettings) -> dict[str, Any]:
-    """Return what a run is compared by: everything that its values depend on."""
+    """Return what a run is compared by, besides its samples: everything that its values depend on."""
     return {
         **source.identity(),
         "weights_dtype": settings.weights_dtype,
@@ -46,7 +48,6 @@ def plan_identity(source: ModelSource, task: Task, settings: ExtractionSettings)
         "image_backend": IMAGE_BACKEND,
         "task": task.name,
         "dataset_revision": task.revision,
-        "dataset_fingerprint": task.fingerprint(),
         "prompt_template": hashlib.sha256(task.prompt.encode()).hexdigest(),
         "padding_side": "left",
         "sites": list(settings.sites),
@@ -61,6 +62,8 @@ def plan_identity(source: ModelSource, task: Task, settings: ExtractionSettings)
 def plan_run(source: ModelSource, task: Task, settings: ExtractionSettings) -> RunPlan:
     """Return the plan of a run: its arrays, from the shapes of the model's own modules, and its identity.
 
+    Where the settings leave the dtype open, so does the plan; see `settle_dtype`.
+
     Raises
     ------
     UnsupportedModelError
@@ -73,12 +76,15 @@ def plan_run(source: ModelSource, task: Task, settings: ExtractionSettings) -> R
     with name_checkpoint_faults(source, "a chat template"):
         prompt = render_prompt(processor, task.prompt, task.samples[0])
     option_tokens = find_option_tokens(processor.tokenizer, prompt, task.options)
-    arrays = plan_arrays(shape, dtype=STORED_DTYPES[settings.dtype], options=task.options, greedy=settings.greedy)
+    arrays = plan_arrays(
+        shape, dtype=STORED_DTYPES.get(settings.dtype, "f4"), options=task.options, greedy=settings.greedy
+    )
     return RunPlan(
         n_samples=len(task.samples),
         block=settings.block,
         arrays=tuple(arrays),
         identity=plan_identity(source, task, settings),
+        fingerprint=task.fingerprint(0, len(task.samples)),
         circumstances={
             "libraries": {name: version(name) for name in RECORDED_LIBRARIES},
             "python": platform.python_version(),
@@ -94,12 +100,46 @@ def plan_run(source: ModelSource, task: Task, settings: ExtractionSettings) -> R
     )
 
 
-def ensure_runs(
-    dataset: Dataset, source: ModelSource, tasks: Sequence[Task], settings: ExtractionSettings
-) -> list[Run]:
-    """Return the run of `source` on each of `tasks`, resumed where it exists, else created.
+def measure_dtypes(
+    source: ModelSource, tasks: Sequence[Task], settings: ExtractionSettings, engine: Engine
+) -> dict[str, StoredDtype]:
+    """Return by its name the dtype that each task's activations fit, judged by its first batch.
 
-    Every run is checked before any is created. Resuming compares digests and never loads the model.
+    It is float16 where they stay far below its largest value, else float32; see `storage.dtype.choose_dtype`. A later
+    block that does not fit is an error, never infinity.
+    """
+    pilots = [
+        BlockJob(
+            store="",
+            run=task.name,
+            model=source,
+            block=Block(index=0, start=0, stop=min(settings.batch_size, len(task.samples))),
+            samples=task.samples[: settings.batch_size],
+            question=Question(template=task.prompt, options=task.options, greedy=False),
+            settings=settings,
+            pilot=True,
+        )
+        for task in tasks
+    ]
+    largest: dict[str, float] = {}
+    if pilots:
+        engine(pilots, lambda report: largest.update({report.run: report.max_abs}))
+    return {name: choose_dtype(max_abs) for name, max_abs in largest.items()}
+
+
+def settle_dtype(plan: RunPlan, dtype: StoredDtype) -> RunPlan:
+    """Return the plan with its activations stored as `dtype`."""
+    names = {stored: name for name, stored in STORED_DTYPES.items()}
+    arrays = tuple(replace(array, dtype=dtype) if array.name in SITES else array for array in plan.arrays)
+    return replace(plan, arrays=arrays, identity={**plan.identity, "dtype": names[dtype]})
+
+
+def ensure_runs(
+    dataset: Dataset, source: ModelSource, tasks: Sequence[Task], settings: ExtractionSettings, engine: Engine
+) -> list[Run]:
+    """Return the run of `source` on each of `tasks`: resumed where it exists, else created, with all samples planned.
+
+    Every run is checked before any is created or grown. Resuming compares digests and never loads the model.
 
     Raises
     ------
@@ -109,19 +149,29 @@ def ensure_runs(
     names = [f"{source.name}/{task.name}" for task in tasks]
 
     def resume(name: str, task: Task) -> Run:
-        identity = plan_identity(source, task, settings)
-        return dataset.resume_run(name, identity=identity, n_samples=len(task.samples), block=settings.block)
+        made = dataset.run(name).identity.get("dtype", "")
+        identity = plan_identity(source, task, settings if settings.dtype != AUTO else replace(settings, dtype=made))
+        return dataset.resume_run(
+            name,
+            identity=identity,
+            n_samples=len(task.samples),
+            block=settings.block,
+            fingerprint=task.fingerprint,
+        )
 
-    missing = []
+    runs = {name: resume(name, task) for name, task in zip(names, tasks, strict=True) if dataset.has_run(name)}
+    missing = {name: task for name, task in zip(names, tasks, strict=True) if name not in runs}
+    plans = {name: plan_run(source, task, settings) for name, task in missing.items()}
+    if settings.dtype == AUTO:
+        dtypes = measure_dtypes(source, list(missing.values()), settings, engine)
+        plans = {name: settle_dtype(plan, dtypes[missing[name].name]) for name, plan in plans.items()}
     for name, task in zip(names, tasks, strict=True):
-        if dataset.has_run(name):
-            resume(name, task)
-        else:
-            missing.append((name, plan_run(source, task, settings)))
-    for name, plan in missing:
-        with suppress(RunExistsError):  # another process was faster; resuming tells whether it is the same run
-            dataset.create_run(name, plan)
-    return [resume(name, task) for name, task in zip(names, tasks, strict=True)]
+        if name in plans:
+            with suppress(RunExistsError):  # another process was faster; resuming tells whether it is the same run
+                dataset.create_run(name, plans[name])
+            runs[name] = resume(name, task)
+        runs[name] = dataset.grow_run(runs[name], n_samples=len(task.samples), fingerprint=task.fingerprint)
+    return [runs[name] for name in names]
 
 
 def plan_jobs(store: str, run: Run, source: ModelSource, task: Task, settings: ExtractionSettings) -> list[BlockJob]:
@@ -166,7 +216,7 @@ def extract(
     # a worker may have another working directory
     folder = str(store) if "://" in str(store) else str(Path(store).absolute())
     dataset = ensure_dataset(folder)
-    runs = ensure_runs(dataset, source, tasks, settings)
+    runs = ensure_runs(dataset, source, tasks, settings, engine)
     planned = [plan_jobs(folder, run, source, task, settings) for run, task in zip(runs, tasks, strict=True)]
     jobs = [job for jobs_of_run in planned for job in jobs_of_run]
     on_plan(jobs)

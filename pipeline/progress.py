@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -87,6 +87,16 @@ def show_search_progress(description: str) -> Iterator[None]:
             yield
     if not console.is_terminal:
         console.print(f"{description}: searched", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def show_steps(description: str, *, unit: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Show on standard error how far something is; what it gives is called with the `unit` done and, if known, all."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        shown = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(shown, completed=done, total=total)
 
 
 def search_runs(runs: Sequence[Run], *, metric: Metric | None = None) -> list[SearchReport]:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from storage.schema import Split
+from storage.split import assign_split
 
 from .errors import SampleError
-from .split import assign_split
 
 if TYPE_CHECKING:
     from PIL.Image import Image

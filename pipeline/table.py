@@ -18,9 +18,15 @@ ACCURACY_COLUMNS = {
     "super_neurons_depth1": "at\ndepth 1",
 }
 
+UNKNOWN = "\u2013"
+"""A dash, for what a run cannot tell."""
+
 
 def table_of_accuracies(reports: Sequence[SearchReport]) -> Table:
-    """Return one row a run: test accuracies in per cent, how many Super Neurons, the first layer they sit in."""
+    """Return one row a run: test accuracies in per cent, how many Super Neurons, the first layer they sit in.
+
+    `UNKNOWN` stands for what a run cannot tell.
+    """
     models = {report.model for report in reports}
     title = f"{models.pop()}: " if len(models) == 1 else ""
     table = Table(
@@ -37,7 +43,7 @@ def table_of_accuracies(reports: Sequence[SearchReport]) -> Table:
     table.add_column("how\nmany", justify="right")
     table.add_column("first\nlayer", justify="right")
     for report in reports:
-        accuracies = [f"{100 * report.accuracy[name]:.1f}" for name in ACCURACY_COLUMNS]
+        accuracies = [_per_cent(report.accuracy.get(name)) for name in ACCURACY_COLUMNS]
         table.add_row(
             report.task if title else f"{report.model}/{report.task}",
             str(report.n_test),
@@ -46,6 +52,10 @@ def table_of_accuracies(reports: Sequence[SearchReport]) -> Table:
             str(report.super_neurons.first_layer),
         )
     return table
+
+
+def _per_cent(fraction: float | None) -> str:
+    return UNKNOWN if fraction is None else f"{100 * fraction:.1f}"
 
 
 def table_of_neurons(report: SearchReport) -> Table:

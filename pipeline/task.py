@@ -28,9 +28,12 @@ class Task:
     samples: tuple[Sample, ...]
     prompt: str = "{question}"
 
-    def fingerprint(self) -> str:
-        """Return a digest of all ids, questions, options and labels, in order."""
-        rows = [[s.sample_id, s.image_id, s.split_key, s.question, list(s.options), s.label] for s in self.samples]
+    def fingerprint(self, start: int, stop: int) -> str:
+        """Return a digest of the ids, questions, options and labels of samples `start` to `stop`, in order."""
+        rows = [
+            [s.sample_id, s.image_id, s.split_key, s.question, list(s.options), s.label]
+            for s in self.samples[start:stop]
+        ]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
     def head(self, n_samples: int | None) -> Task:

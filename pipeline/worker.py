@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from storage import Block, open_dataset, write_block
+import numpy as np
+
+from storage import open_dataset, write_block
+from storage.block import Block
+from storage.dtype import StoredDtype
 from storage.schema import SITES, Site
 
 from .errors import PipelineError
@@ -16,20 +20,24 @@ from .extractor import Extractor, Question
 from .model import ModelSource, WeightsDtype, load_model, load_processor
 from .sample import Sample
 
-STORED_DTYPES = {"float32": "f4", "float16": "f2"}
+STORED_DTYPES: Mapping[str, StoredDtype] = {"float32": "f4", "float16": "f2"}
 """Dtypes of stored activations, by name, as NumPy spells them."""
+
+AUTO = "auto"
+"""Leaves the stored dtype to what a pilot batch shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractionSettings:
     """What decides the values in a store, besides the model and the task; all of it is part of a run's identity.
 
-    ``dtype`` is that of the stored activations (float32 or float16), ``weights_dtype`` that of the model's weights,
-    ``block`` and ``batch_size`` count samples. With ``greedy`` the model's generated answer is stored as well.
+    ``dtype`` is that of the stored activations (float32, float16, or auto: what a pilot batch shows),
+    ``weights_dtype`` that of the model's weights, ``block`` and ``batch_size`` count samples. With ``greedy`` the
+    model's generated answer is stored as well.
     """
 
     sites: tuple[Site, ...] = ("residual", "mlp", "heads")
-    dtype: str = "float32"
+    dtype: str = AUTO
     weights_dtype: WeightsDtype = "float32"
     block: int = 1024
     batch_size: int = 64
@@ -58,8 +66,8 @@ def parse_dtype(text: str) -> str:
     PipelineError
         If it is none.
     """
-    if text not in STORED_DTYPES:
-        raise PipelineError(f"dtype {text!r}: expected one of {', '.join(STORED_DTYPES)}; choose one of them")
+    if text not in {AUTO, *STORED_DTYPES}:
+        raise PipelineError(f"dtype {text!r}: expected one of {', '.join([AUTO, *STORED_DTYPES])}; choose one of them")
     return text
 
 
@@ -67,7 +75,8 @@ def parse_dtype(text: str) -> str:
 class BlockJob:
     """One block to compute: all that a worker needs to know, pictures left where they are.
 
-    ``samples`` are those of ``block``, and ``run`` is planned in the dataset ``store`` already.
+    ``samples`` are those of ``block``, and ``run`` is planned in the dataset ``store`` already. A ``pilot`` comes
+    before the plan: it computes and reports, and writes nothing.
     """
 
     store: str
@@ -77,16 +86,21 @@ class BlockJob:
     samples: tuple[Sample, ...]
     question: Question
     settings: ExtractionSettings
+    pilot: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockReport:
-    """What a worker tells of a committed block; the activations themselves never pass through it."""
+    """What a worker tells of a block it has committed; the activations themselves never pass through it.
+
+    ``max_abs`` is the largest magnitude among them.
+    """
 
     run: str
     block: int
     n_samples: int
     compute_s: float
+    max_abs: float
     pid: int
 
 
@@ -115,7 +129,7 @@ class BlockWorker:
         self._extractor: tuple[tuple[ModelSource, WeightsDtype, tuple[Site, ...]], Extractor] | None = None
 
     def compute(self, job: BlockJob) -> BlockReport:
-        """Return the report of the block after it is committed."""
+        """Return the report of the block after it is committed; a pilot's, after it is computed."""
         import torch
 
         started = time.perf_counter()
@@ -123,16 +137,25 @@ class BlockWorker:
         extractor = self._load_extractor(job)
         values = extractor.extract(job.samples, job.question, batch_size=job.settings.batch_size)
         seconds = time.perf_counter() - started
+        recorded = [values[site] for site in job.settings.sites]
+        max_abs = max(float(np.maximum(site.max(initial=0), -site.min(initial=0))) for site in recorded)
         circumstances = {
             "batch_size": job.settings.batch_size,
             "device": str(extractor.model.device),
             "host": platform.node(),
+            "max_abs": max_abs,
             "seconds": round(seconds, 3),
             "threads": self._threads,
         }
-        write_block(open_dataset(job.store), job.run, job.block, values, circumstances=circumstances)
+        if not job.pilot:
+            write_block(open_dataset(job.store), job.run, job.block, values, circumstances=circumstances)
         return BlockReport(
-            run=job.run, block=job.block.index, n_samples=job.block.n_samples, compute_s=seconds, pid=os.getpid()
+            run=job.run,
+            block=job.block.index,
+            n_samples=job.block.n_samples,
+            compute_s=seconds,
+            max_abs=max_abs,
+            pid=os.getpid(),
         )
 
     def _load_extractor(self, job: BlockJob) -> Extractor:

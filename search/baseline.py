@@ -12,6 +12,22 @@ from storage import Run
 from .supervision import Supervision
 
 
+def predict_baselines(
+    run: Run, supervision: Supervision, rows: npt.NDArray[np.intp]
+) -> dict[str, npt.NDArray[np.int16]]:
+    """Return the answers of every baseline for the samples of `rows`, by its name.
+
+    A run that holds no option evidence, as imported arrays may not, has no ``base``.
+    """
+    answers = {
+        "majority": predict_majority(supervision, rows),
+        "question_only": predict_question_only(run, supervision, rows),
+    }
+    if run.has_array("option_logit"):
+        answers["base"] = predict_base(run, rows)
+    return answers
+
+
 def predict_majority(supervision: Supervision, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int16]:
     """Return the probe split's most frequent label for every sample of `rows`; a tie goes to the lower index."""
     counts = np.bincount(supervision.labels[supervision.rows("probe")], minlength=supervision.n_classes)

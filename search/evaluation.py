@@ -9,7 +9,7 @@ import numpy as np
 
 from storage import Run
 
-from .baseline import predict_base, predict_majority, predict_question_only
+from .baseline import predict_baselines
 from .classifier import SuperNeurons, select_auto
 from .scan import Scheduler, scan_run
 from .stump import Metric
@@ -20,8 +20,9 @@ from .supervision import Supervision, read_supervision
 class SearchReport:
     """What a search found in a run. Accuracies are fractions of the ``n_test`` samples of the test split.
 
-    ``accuracy["base"]`` is the model's own answer by option evidence; ``greedy_accuracy`` is that of its generated
-    answer, where a text that names no option is wrong, None where the run does not hold it.
+    ``accuracy["base"]`` is the model's own answer by option evidence, left out where the run holds none, as imported
+    arrays may not; ``greedy_accuracy`` is that of its generated answer, where a text that names no option is wrong,
+    None where the run does not hold it.
     """
 
     model: str
@@ -84,9 +85,7 @@ def search_run(
     shallow = select_auto(run, stumps, labelled, max_depth=1, scheduler=scheduler)
     rows = labelled.rows("test")
     predictions = {
-        "majority": predict_majority(labelled, rows),
-        "question_only": predict_question_only(run, labelled, rows),
-        "base": predict_base(run, rows),
+        **predict_baselines(run, labelled, rows),
         "super_neurons": deep.predict(run, rows, scheduler=scheduler),
         "super_neurons_depth1": shallow.predict(run, rows, scheduler=scheduler),
     }

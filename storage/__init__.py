@@ -3,11 +3,20 @@
 Knows arrays, files and metadata; nothing of models, Ray or statistics.
 """
 
-from .block import Block
+from .array_import import from_arrays
 from .dataset import Dataset, ensure_dataset, open_dataset
 from .errors import DatasetError
 from .run import Run
 from .template import RunPlan
 from .writer import write_block
 
-__all__ = ["Block", "Dataset", "DatasetError", "Run", "RunPlan", "ensure_dataset", "open_dataset", "write_block"]
+__all__ = [
+    "Dataset",
+    "DatasetError",
+    "Run",
+    "RunPlan",
+    "ensure_dataset",
+    "from_arrays",
+    "open_dataset",
+    "write_block",
+]

@@ -6,16 +6,20 @@ a complaint. It is written after the block's last shard and never changed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from zarr.abc.store import Store
+from zarr.core.common import concurrent_map
 from zarr.core.sync import sync
 
+from .block import Block
 from .create_only import StoredObject
 from .document import ensure_document, read_document
 from .schema import COMMITS
+
+ASKED_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,17 +76,32 @@ def read_commit(store: Store, run: str, block: int) -> CommitRecord | None:
     return None if document is None else CommitRecord.from_attributes(document["attributes"])
 
 
-def list_commits(store: Store, run: str) -> set[int]:
-    """Return the indices of the committed blocks of `run`.
+def list_commits(store: Store, run: str, blocks: Sequence[Block]) -> set[int]:
+    """Return the indices of those of `blocks` that are committed.
 
     Notes
     -----
-    A writer that dies while it commits may leave the record's folder behind, so only the record itself counts.
+    A writer that dies while it commits may leave the record's folder behind, so only the record itself counts. A web
+    server cannot list: there each block's record is asked for.
     """
+    planned = {block.index for block in blocks}
+    if not store.supports_listing:
+        return sync(_ask(store, run, planned))
+    return planned & list_records(store, run)
+
+
+def list_records(store: Store, run: str) -> set[int]:
+    """Return the indices of all commit records of `run`, planned or not."""
+    return sync(_list_records(store, run))
+
+
+async def _list_records(store: Store, run: str) -> set[int]:
     prefix = f"{run}/{COMMITS}/"
-
-    async def keys() -> list[str]:
-        return [key async for key in store.list_prefix(prefix)]
-
-    parts = [key.removeprefix(prefix).split("/") for key in sync(keys())]
+    parts = [key.removeprefix(prefix).split("/") async for key in store.list_prefix(prefix)]
     return {int(part[0]) for part in parts if len(part) == 2 and part[0].isdigit() and part[1] == "zarr.json"}
+
+
+async def _ask(store: Store, run: str, indices: Iterable[int]) -> set[int]:
+    asked = [(f"{commit_path(run, index)}/zarr.json",) for index in indices]
+    there = await concurrent_map(asked, store.exists, limit=ASKED_AT_ONCE)
+    return {index for index, exists in zip(indices, there, strict=True) if exists}

@@ -1,17 +1,21 @@
-"""A Zarr store whose shards are created once and never replaced or deleted."""
+"""A Zarr store whose shards and records are created once; what is committed is never replaced or deleted."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from zarr.abc.store import Store
-from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import WrapperStore
 
+from .backend import Backend
 from .errors import CreateOnlyError
-from .schema import is_shard_key
+from .schema import COMMITS, PARTIAL_SUFFIX, is_record_key, is_shard_key
+
+CREATE_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,68 +27,160 @@ class StoredObject:
     sha256: str
 
 
-class CreateOnlyStore(WrapperStore[Store]):
-    """A wrapper that writes shards only where there are none, and remembers what is there afterwards.
-
-    ``stored`` maps the key of every shard that was set to its size and digest. ``adopted`` names those that another
-    writer had created first with other bytes; the caller must check that they hold what it needs.
+class CreateOnlyStore(WrapperStore[Backend]):
+    """A guard around a backend: shards and records are written where there are none, and stay.
 
     Notes
     -----
-    Put-if-absent is the backend's own: a hard link on a local disk, a conditional put on S3. Two writers of one shard
-    therefore never mix; the later one adopts what the earlier one made. zarr's batched writes pass by ``set``, and its
-    codec pipeline may delete a shard that holds fill values alone, so both paths are closed here.
+    Put-if-absent is the backend's own: a hard link on a local disk, a conditional put on S3. zarr's batched writes pass
+    by ``set``, its codec pipeline may delete a shard that holds fill values alone, and opening a group with
+    ``mode="w"`` deletes a folder: all these paths are closed here. What no commit record covers may be deleted.
     """
 
-    def __init__(self, store: Store) -> None:
-        super().__init__(store)
-        self.stored: dict[str, StoredObject] = {}
-        self.adopted: set[str] = set()
+    @property
+    def backend(self) -> Backend:
+        """What lies under the guard."""
+        return self._store
 
     async def set(self, key: str, value: Buffer) -> None:
-        """Write metadata as usual; create a shard, or adopt the one that is there."""
-        if is_shard_key(key):
-            await self._create_or_adopt(key, value)
-        else:
-            await super().set(key, value)
+        """Write metadata as usual; create a shard or a record.
 
-    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
-        """Create an object where there is none."""
-        if is_shard_key(key):
-            await self._create_or_adopt(key, value)
-        else:
-            await super().set_if_not_exists(key, value)
+        Raises
+        ------
+        CreateOnlyError
+            If `key` is a shard or a record that is there already with other bytes.
+        """
+        if not is_shard_key(key) and not is_record_key(key):
+            await super().set(key, value)
+        elif (await self._create_or_get(key, value)).to_bytes() != value.to_bytes():
+            raise CreateOnlyError(
+                f"{key}: expected to stay, found a request to replace it; shards and records are create-only"
+            )
+
+    async def _create_or_get(self, key: str, value: Buffer) -> Buffer:
+        """Return `value` after it is written, or what was there before it.
+
+        S3 may refuse a create because another one is under way that fails later: then there is nothing, and it is
+        tried again.
+        """
+        for _ in range(CREATE_ATTEMPTS):
+            if await self._store.create(key, value):
+                return value
+            found = await self._store.get(key, default_buffer_prototype())
+            if found is not None:
+                return found
+        raise CreateOnlyError(f"{key}: expected the object that was just there, found nothing; something deletes it")
 
     async def _set_many(self, values: Iterable[tuple[str, Buffer]]) -> None:
         for key, value in values:
             await self.set(key, value)
 
     async def delete(self, key: str) -> None:
-        """Delete metadata; refuse to delete a shard.
+        """Delete what is not committed.
 
         Raises
         ------
         CreateOnlyError
-            If `key` names a shard.
+            If `key` is a shard of a committed block, a record, or metadata of a run with committed blocks.
         """
-        if is_shard_key(key):
-            raise CreateOnlyError(f"{key}: expected to stay, found a request to delete it; shards are create-only")
+        committed = await self._find_record_of(key) or await self._find_record_below(key)  # zarr deletes folders, too
+        if committed is not None or is_record_key(key):
+            raise CreateOnlyError(
+                f"{key}: expected to stay, found a request to delete it; it belongs to {committed or 'a record'}, and "
+                "what is committed is never deleted"
+            )
         await super().delete(key)
 
     async def delete_dir(self, prefix: str) -> None:
-        """Refuse: a folder may hold shards."""
-        raise CreateOnlyError(f"{prefix}/: expected to stay, found a request to delete it; shards are create-only")
+        """Delete a folder in which nothing is committed.
+
+        Raises
+        ------
+        CreateOnlyError
+            If something is.
+        """
+        path = prefix.rstrip("/")
+        committed = await self._find_record_below(path) or await self._find_record_above(path)
+        if committed is not None:
+            raise CreateOnlyError(
+                f"{path or self}: expected to stay, found a request to delete it; it belongs to {committed}, and what "
+                "is committed is never deleted"
+            )
+        await super().delete_dir(prefix)
 
     async def clear(self) -> None:
-        """Refuse: the store may hold shards."""
-        raise CreateOnlyError(f"{self}: expected to stay, found a request to clear it; shards are create-only")
+        """Delete everything, unless something is committed.
 
-    async def _create_or_adopt(self, key: str, value: Buffer) -> None:
-        await self._store.set_if_not_exists(key, value)
-        there = await self._store.get(key, default_buffer_prototype())
-        if there is None:
-            raise CreateOnlyError(f"{key}: expected the shard just written, found nothing; something deletes objects")
-        ours, found = value.to_bytes(), there.to_bytes()
-        self.stored[key] = StoredObject(key=key, size_bytes=len(found), sha256=hashlib.sha256(found).hexdigest())
-        if found != ours:
+        Raises
+        ------
+        CreateOnlyError
+            If something is.
+        """
+        committed = await self._find_record_below("")
+        if committed is not None:
+            raise CreateOnlyError(
+                f"{self}: expected to stay, found a request to clear it; it holds {committed}, and what is committed "
+                "is never deleted"
+            )
+        await super().clear()
+
+    async def _find_record_below(self, path: str) -> str | None:
+        async for key in self._store.list_prefix(f"{path}/" if path else ""):
+            if is_record_key(key) and f"/{COMMITS}/" in f"/{key}":
+                return key
+        return None
+
+    async def _find_record_of(self, key: str) -> str | None:
+        """Return the record that keeps `key` from being deleted, or None.
+
+        A shard is kept by its own block's record, anything else by any record of a group above it.
+        """
+        if key.endswith(PARTIAL_SUFFIX):
+            return None
+        array, _, place = f"/{key}".partition("/c/")
+        if not place:
+            return await self._find_record_above(key.rpartition("/")[0])
+        run, index = array.rpartition("/")[0].lstrip("/"), place.partition("/")[0]
+        record = f"{run}/{COMMITS}/{index:0>6}/zarr.json".lstrip("/")
+        return record if await self._store.exists(record) else None
+
+    async def _find_record_above(self, path: str) -> str | None:
+        parts = path.split("/") if path else []
+        for depth in range(len(parts) + 1):
+            record = await self._find_record_below("/".join([*parts[:depth], COMMITS]))
+            if record is not None:
+                return record
+        return None
+
+
+class ShardRecorder(CreateOnlyStore):
+    """What a block is written through: it creates whole shards or adopts those that are there, and remembers them.
+
+    ``stored`` maps the key of every shard that was set to its size and digest. ``adopted`` names those that another
+    writer had created first with other bytes; the caller must check that they hold what it needs. Two writers of one
+    shard therefore never mix, and a writer whose put succeeded but whose response was lost meets its own bytes.
+
+    Notes
+    -----
+    zarr reads a shard before it writes it, and would carry an old one's chunks over. Here it sees none that is there.
+    """
+
+    def __init__(self, store: Backend) -> None:
+        super().__init__(store)
+        self.stored: dict[str, StoredObject] = {}
+        self.adopted: set[str] = set()
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """Return metadata; of shards, nothing."""
+        return None if is_shard_key(key) else await super().get(key, prototype, byte_range)
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Create a shard, or adopt the one that is there."""
+        if not is_shard_key(key):
+            await super().set(key, value)
+            return
+        found = await self._create_or_get(key, value)
+        digest = await asyncio.to_thread(hashlib.sha256, found.as_buffer_like())
+        self.stored[key] = StoredObject(key=key, size_bytes=len(found), sha256=digest.hexdigest())
+        if found is not value and found.to_bytes() != value.to_bytes():
             self.adopted.add(key)

@@ -1,44 +1,68 @@
-"""Datasets: opening one, and listing, creating and resuming its runs."""
+"""Datasets: opening one, and listing, creating, resuming and growing its runs."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import zarr
-from zarr.abc.store import Store
 
-from .commit import list_commits
+from .backend import Backend
+from .commit import list_records
+from .create_only import CreateOnlyStore
 from .document import as_json, consolidate, ensure_document, read_document
-from .errors import DatasetError, DatasetNotFoundError, RunExistsError, RunMismatchError, RunNotFoundError
-from .local import LocalDatasetStore
+from .errors import (
+    DatasetError,
+    DatasetNotFoundError,
+    ReadOnlyError,
+    RunExistsError,
+    RunMismatchError,
+    RunNotFoundError,
+)
+from .part import Part, create_part
 from .run import Run
 from .schema import FORMAT, FORMAT_VERSION
-from .template import RunPlan, write_template
+from .template import RunPlan, raise_shapes, write_template
+from .url import is_remote, open_backend
 
-RUN_NAME = re.compile(r"(?!c/)[\w.@-]*\w[\w.@-]*/(?!c$)[\w.@-]*\w[\w.@-]*")
+RUN_NAME = re.compile(r"(?!c/|_)[\w.@-]*\w[\w.@-]*/(?!c$|_)[\w.@-]*\w[\w.@-]*")
 """``<model>/<task>[@<variant>]``: two names of letters, digits, ``_``, ``-``, ``.`` and ``@``; neither is ``c``, which
-is where an array's shards lie."""
+is where an array's shards lie, nor begins with ``_``, which is for the dataset's own groups."""
+
+Fingerprint = Callable[[int, int], str]
+"""Tells the samples from the first number up to the second, exclusive, from any others."""
 
 
 class Dataset:
-    """A store of runs. Make one with `ensure_dataset` or `open_dataset`."""
+    """A store of runs. Make one with `ensure_dataset` or `open_dataset`.
 
-    def __init__(self, url: str, store: Store) -> None:
+    ``store`` is the Zarr store, guarded: nothing committed can be replaced or deleted through it. ``backend`` is what
+    lies under it.
+    """
+
+    def __init__(self, url: str, backend: Backend) -> None:
         self.url = url
-        self.store = store
+        self.backend = backend
+        self.store = CreateOnlyStore(backend)
 
     def __repr__(self) -> str:
         return f"Dataset({self.url!r})"
 
     def run_names(self) -> list[str]:
         """Return the names of all runs, ``<model>/<task>``, sorted."""
-        root = _open_group(self.store, "")
+        if not self.backend.supports_listing:
+            nodes = (read_document(self.store, "") or {}).get("consolidated_metadata", {}).get("metadata", {})
+            return sorted(name for name, node in nodes.items() if "plan" in node.get("attributes", {}))
+        root = zarr.open_group(self.store, mode="r", zarr_format=3, use_consolidated=False)
         return sorted(
-            f"{model}/{task}" for model, group in root.groups() for task, run in group.groups() if "plan" in run.attrs
+            f"{model}/{task}"
+            for model, group in root.groups()
+            if not model.startswith("_")
+            for task, run in group.groups()
+            if "plan" in run.attrs
         )
 
     def run(self, name: str) -> Run:
@@ -51,33 +75,80 @@ class Dataset:
         """
         if not self.has_run(name):
             raise RunNotFoundError(f"{self.url}: expected one of the runs {self.run_names()}, found {name!r}")
-        return Run(self.store, name, _open_group(self.store, name))
+        return Run(self.store, name)
 
     def has_run(self, name: str) -> bool:
         """Return whether a run of that name is planned or written here."""
         document = read_document(self.store, name) if RUN_NAME.fullmatch(name) else None
         return document is not None and "plan" in document.get("attributes", {})
 
-    def resume_run(self, name: str, *, identity: Mapping[str, Any], n_samples: int, block: int) -> Run:
+    def resume_run(
+        self,
+        name: str,
+        *,
+        identity: Mapping[str, Any],
+        n_samples: int,
+        block: int,
+        fingerprint: Fingerprint | None = None,
+    ) -> Run:
         """Return the existing run `name` after checking that it is the one meant.
+
+        Where `fingerprint` is given, it must agree with that of every part of the run, and `n_samples` may count more
+        samples than the run has: `grow_run` plans those.
 
         Raises
         ------
         RunNotFoundError
             If there is none.
         RunMismatchError
-            If it has another identity, block size or number of samples; the message names the first difference.
+            If it has another identity, block size or other samples; the message names the first difference.
         """
         run = self.run(name)
-        wanted = {"n_samples": n_samples, "block": block, **as_json(identity)}
-        made = {"n_samples": run.n_samples, "block": run.block, **run.identity}
+        wanted = {"block": block, **as_json(identity)}
+        made = {"block": run.block, **run.identity}
         for key in [*wanted, *(made.keys() - wanted.keys())]:
-            if wanted.get(key) != made.get(key):
-                raise RunMismatchError(
-                    f"{self.url}: run {name}: made with {key} = {made.get(key)!r}, asked for {key} = "
-                    f"{wanted.get(key)!r}; use the same settings or another store"
-                )
+            self._compare(name, key, made.get(key), wanted.get(key))
+        if n_samples < run.n_samples or fingerprint is None:
+            self._compare(name, "n_samples", run.n_samples, n_samples)
+        if fingerprint is not None:
+            self._compare_parts(run, fingerprint)
         return run
+
+    def _compare_parts(self, run: Run, fingerprint: Fingerprint) -> None:
+        start = 0
+        for part in run.parts:
+            stop = start + part.n_samples
+            self._compare(run.name, f"samples {start} to {stop}", part.fingerprint, fingerprint(start, stop))
+            start = stop
+
+    def _compare(self, name: str, key: str, made: Any, wanted: Any) -> None:
+        if made != wanted:
+            raise RunMismatchError(
+                f"{self.url}: run {name}: made with {key} = {made!r}, asked for {key} = {wanted!r}; use the same "
+                "settings or another store"
+            )
+
+    def grow_run(self, run: Run, *, n_samples: int, fingerprint: Fingerprint) -> Run:
+        """Return the run with all of `n_samples` planned: those that it lacks as a new part, from the next block on.
+
+        Nothing that is committed is touched.
+
+        Raises
+        ------
+        RunMismatchError
+            If another process added other samples meanwhile.
+        """
+        start = run.n_samples
+        if start >= n_samples:
+            return run
+        wanted = Part(index=len(run.parts), n_samples=n_samples - start, fingerprint=fingerprint(start, n_samples))
+        made = create_part(self.store, run.name, wanted)
+        self._compare(run.name, f"samples from {start} on", made.n_samples, wanted.n_samples)
+        self._compare(run.name, f"samples from {start} on", made.fingerprint, wanted.fingerprint)
+        grown = self.run(run.name)
+        raise_shapes(self.store, run.name, n_rows=len(grown.blocks) * grown.block)
+        grown.mark_planned()
+        return grown
 
     def create_run(self, name: str, plan: RunPlan) -> Run:
         """Return a new run made from `plan`, with no block written yet.
@@ -103,7 +174,7 @@ class Dataset:
             )
         if self.has_run(name):
             raise RunExistsError(f"{self.url}: run {name}: expected none yet, found one; resume it instead")
-        committed = list_commits(self.store, name)
+        committed = list_records(self.store, name)
         if committed:
             raise DatasetError(
                 f"{self.url}: run {name}: expected a zarr.json beside its {len(committed)} committed blocks, found "
@@ -113,63 +184,71 @@ class Dataset:
         consolidate(self.store, "")
         return self.run(name)
 
+    def validate(self, *, full: bool = False) -> None:
+        """Check that the dataset holds what its records say: sizes, and with `full` every byte.
+
+        Raises
+        ------
+        DatasetDamagedError
+            Naming what could mislead a reader.
+        """
+        from .audit import validate_dataset
+
+        validate_dataset(self, full=full)
+
 
 def ensure_dataset(url: str | Path) -> Dataset:
-    """Return the dataset at `url`, made if there is none.
+    """Return the dataset at `url`, a local folder or ``s3://bucket/prefix``, made if there is none.
 
     Raises
     ------
     DatasetError
         If `url` is a folder that holds something else, or cannot be written.
     """
-    path = _parse_local_url(url)
-    if path.exists() and not path.is_dir():
-        raise DatasetError(f"{path}: expected a folder or nothing, found a file; choose another store")
-    if path.is_dir() and any(path.iterdir()) and not (path / "zarr.json").exists():
-        raise DatasetError(f"{path}: expected a dataset or an empty folder, found other files; choose another store")
-    if not (path / "zarr.json").exists():
-        store = LocalDatasetStore(path)
-        generator = f"superneurons {version('superneurons')}"
-        attributes = {"format": FORMAT, "format_version": FORMAT_VERSION, "generator": generator}
-        try:
-            ensure_document(store, "", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
-        except OSError as error:
-            raise DatasetError(
-                f"{path}: expected a folder that can be written, found: {error}; choose another"
-            ) from error
+    if not is_remote(url):
+        _validate_folder(Path(url))
+    backend = open_backend(url)
+    if backend.read_only:
+        raise ReadOnlyError(f"{url}: expected a place to write to, found a web server; use a folder or s3://")
+    generator = f"superneurons {version('superneurons')}"
+    attributes = {"format": FORMAT, "format_version": FORMAT_VERSION, "generator": generator}
+    try:
+        ensure_document(backend, "", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
+    except OSError as error:
+        raise DatasetError(f"{url}: expected a folder that can be written, found: {error}; choose another") from error
     return open_dataset(url)
 
 
 def open_dataset(url: str | Path) -> Dataset:
-    """Return the dataset at `url`, a local folder. Nothing is created.
+    """Return the dataset at `url`: a local folder, ``s3://bucket/prefix``, or ``https://host/path`` for reading.
+
+    Nothing is created. S3's endpoint and credentials come from the ``AWS_...`` environment variables.
 
     Raises
     ------
     DatasetNotFoundError
         If nothing is there.
+    StoreUnreachableError
+        If a server does not answer as it must.
     DatasetError
         If what is there is not a dataset of a format this version reads.
     """
-    path = _parse_local_url(url)
-    if not (path / "zarr.json").is_file():
-        raise DatasetNotFoundError(f"{path}: expected a dataset, found no zarr.json there; check the path")
-    store = LocalDatasetStore(path)
-    document = read_document(store, "")
-    attributes = (document or {}).get("attributes", {})
+    backend = open_backend(url)
+    document = read_document(backend, "")
+    if document is None:
+        raise DatasetNotFoundError(f"{url}: expected a dataset, found no zarr.json there; check the path")
+    attributes = document.get("attributes", {})
     if attributes.get("format") != FORMAT or attributes.get("format_version") != FORMAT_VERSION:
         found = f"{attributes.get('format')!r} version {attributes.get('format_version')!r}"
         raise DatasetError(
-            f"{path}: expected format {FORMAT!r} version {FORMAT_VERSION}, found {found}; "
+            f"{url}: expected format {FORMAT!r} version {FORMAT_VERSION}, found {found}; "
             "open it with the release that wrote it"
         )
-    return Dataset(str(url), store)
+    return Dataset(str(url), backend)
 
 
-def _parse_local_url(url: str | Path) -> Path:
-    if "://" in str(url):
-        raise DatasetError(f"{url}: expected a local folder, found a URL; remote datasets cannot be opened yet")
-    return Path(url)
-
-
-def _open_group(store: Store, path: str) -> zarr.Group:
-    return zarr.open_group(store, path=path, mode="r", zarr_format=3, use_consolidated=False)
+def _validate_folder(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise DatasetError(f"{path}: expected a folder or nothing, found a file; choose another store")
+    if path.is_dir() and any(path.iterdir()) and not (path / "zarr.json").exists():
+        raise DatasetError(f"{path}: expected a dataset or an empty folder, found other files; choose another store")

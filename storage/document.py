@@ -2,7 +2,8 @@
 
 Consolidated metadata is one document that lists every array, so that a reader opens a dataset with one request. zarr's
 own consolidation would copy every commit record into the root document, tens of megabytes for a large dataset; here
-the records are left out, and nothing in this project relies on the copy being there.
+all records are left out. A run's document is made with its copy; the root's copy is put together from those of the
+runs, and only a reader that cannot list relies on it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.sync import sync
 
 from .errors import DatasetError
-from .schema import COMMITS
+from .schema import RECORDS
 
 
 def as_json(mapping: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,17 +79,21 @@ def consolidate(store: Store, path: str) -> None:
     write_document(store, path, document)
 
 
-def _walk(store: Store, path: str, prefix: str = "") -> dict[str, Any]:
+def _walk(store: Store, path: str) -> dict[str, Any]:
     nodes: dict[str, Any] = {}
     for name in sorted(_children(store, path)):
         child = f"{path}/{name}".lstrip("/")
         document = read_document(store, child)
         if document is None:
             continue
-        nodes[prefix + name] = document
-        if document["node_type"] == "group":
-            document["consolidated_metadata"] = _inline({})  # tells readers that the children stand in this list
-            nodes |= {} if name == COMMITS else _walk(store, child, f"{prefix}{name}/")
+        nodes[name] = document
+        if document["node_type"] != "group":
+            continue
+        own_copy = document.get("consolidated_metadata")
+        document["consolidated_metadata"] = _inline({})  # tells readers that the children stand in this list
+        if name not in RECORDS:
+            below = own_copy["metadata"] if own_copy else _walk(store, child)
+            nodes |= {f"{name}/{deeper}": node for deeper, node in below.items()}
     return nodes
 
 

@@ -37,3 +37,23 @@ class BlockValuesError(DatasetError):
 
 class CreateOnlyError(DatasetError):
     """Something tried to replace or delete an object that is only ever created."""
+
+
+class BlockDamagedError(DatasetError):
+    """An object of a committed block is gone, or is not what was written."""
+
+
+class DatasetDamagedError(DatasetError):
+    """A validation found damage; the message lists it."""
+
+
+class ReadOnlyError(DatasetError):
+    """A dataset on a web server can only be read, and not be listed."""
+
+
+class StoreUnreachableError(DatasetError):
+    """A server did not answer, or not as it must."""
+
+
+class ExchangeError(DatasetError):
+    """Arrays that do not make a run, or columns and a file that a run cannot be exported to."""

@@ -2,52 +2,62 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.abc.store import Store
 
 from .block import Block, plan_blocks
 from .commit import list_commits
+from .create_only import CreateOnlyStore
 from .document import consolidate, read_document, write_document
-from .errors import DatasetError, RunIncompleteError
-from .schema import UNIT_DIMS, Site
+from .errors import BlockDamagedError, DatasetError, RunIncompleteError
+from .part import read_parts
+from .reader import ArrayReader
+from .schema import PARTS, UNIT_DIMS, Site
+from .shard import ShardDamageError, dims_of, parse_layout, read_whole
+from .template import raise_shapes
 
 if TYPE_CHECKING:
     import xarray
 
 
 class Run:
-    """One model on one task: a group of arrays that share the ``sample`` dimension. Make one with `Dataset.run`."""
+    """One model on one task: a group of arrays that share the ``sample`` dimension. Make one with `Dataset.run`.
 
-    def __init__(self, store: Store, name: str, group: zarr.Group) -> None:
+    It knows the parts that the run had when it was opened; open it again to see what was added since.
+    """
+
+    def __init__(self, store: CreateOnlyStore, name: str) -> None:
         self._store = store
-        self._group = group
         self.name = name
-        attributes = cast(dict[str, Any], group.attrs.asdict())
-        self.identity: dict[str, Any] = attributes["identity"]
-        self.n_samples: int = attributes["plan"]["n_samples"]
-        self.block: int = attributes["plan"]["block"]
+        document = read_document(store, name)
+        if document is None:
+            raise DatasetError(f"run {name}: expected its zarr.json, found none; restore it from a copy")
+        self._attributes: dict[str, Any] = document["attributes"]
+        self.parts = read_parts(store, name)
+        if not self.parts:
+            raise DatasetError(f"run {name}: expected a record in {PARTS}, found none; restore it from a copy")
+        self.identity: dict[str, Any] = self._attributes["identity"]
+        self.block: int = self._attributes["plan"]["block"]
+        self.n_samples = sum(part.n_samples for part in self.parts)
+        self.blocks = plan_blocks([part.n_samples for part in self.parts], block=self.block)
+        self._committed: frozenset[int] = frozenset()
 
     def __repr__(self) -> str:
         return f"Run({self.name!r}, n_samples={self.n_samples}, block={self.block})"
 
     @property
-    def blocks(self) -> list[Block]:
-        """Every planned block."""
-        return plan_blocks(self.n_samples, block=self.block)
-
-    @property
     def sites(self) -> list[Site]:
         """The sites that the run records, in the order of `storage.schema.SITES`."""
-        return [site for site in UNIT_DIMS if site in self._group]
+        return [site for site in UNIT_DIMS if site in self.arrays]
 
     def pending_blocks(self) -> list[Block]:
         """Return the planned blocks that have no commit record yet: what is left to compute."""
-        committed = list_commits(self._store, self.name)
-        return [block for block in self.blocks if block.index not in committed]
+        self._committed = frozenset(list_commits(self._store, self.name, self.blocks))
+        return [block for block in self.blocks if block.index not in self._committed]
 
     def describe(self) -> dict[str, Any]:
         """Return name, samples, sites and committed blocks as plain values."""
@@ -55,6 +65,7 @@ class Run:
         return {
             "run": self.name,
             "n_samples": self.n_samples,
+            "n_parts": len(self.parts),
             "n_blocks": n_blocks,
             "n_committed": n_blocks - len(self.pending_blocks()),
             "sites": self.sites,
@@ -63,20 +74,30 @@ class Run:
     def to_xarray(self, *, allow_incomplete: bool = False) -> xarray.Dataset:
         """Return the run as a lazy xarray Dataset; nothing but metadata is read.
 
-        Dask chunks equal the inner chunks of the store along units and whole shards along samples. Rows of the last
-        block past ``n_samples`` are cut off.
+        Dask chunks are inner chunks of the store along units, single layers, and whole blocks along samples. Rows
+        without a sample, behind blocks that are not full, are left out.
 
         Raises
         ------
         RunIncompleteError
-            If a block is not committed, unless `allow_incomplete`; its rows would read as fill values.
+            If a block is not committed, unless `allow_incomplete`: its samples are then fill values and not ``valid``.
+        BlockDamagedError
+            Later, when values are computed, if an object of a committed block is gone or altered.
         """
-        import xarray
+        from .view import view_run
 
-        if not allow_incomplete:
+        if allow_incomplete:
+            self.pending_blocks()
+        else:
             self.validate_complete()
-        opened: xarray.Dataset = xarray.open_zarr(self._store, group=self.name, consolidated=False)
-        return opened.isel(sample=slice(0, self.n_samples))
+        sampled = {name: array for name, array in self.arrays.items() if dims_of(array)[0] == "sample"}
+        return view_run(
+            {name: self._reader(name) for name in sampled},
+            dims={name: dims_of(array) for name, array in sampled.items()},
+            attributes={name: array.attrs.asdict() for name, array in sampled.items()},
+            coordinates={name: self.read_coordinate(name) for name in self.arrays.keys() - sampled.keys()},
+            run_attributes=self._attributes,
+        )
 
     def validate_complete(self) -> None:
         """Check that every block is committed.
@@ -86,6 +107,8 @@ class Run:
         RunIncompleteError
             Naming the first block that is not.
         """
+        if len(self._committed) == len(self.blocks):
+            return
         pending = self.pending_blocks()
         if pending:
             raise RunIncompleteError(
@@ -96,18 +119,45 @@ class Run:
 
     def has_array(self, name: str) -> bool:
         """Return whether the run holds an array of that name."""
-        return name in self._group
+        return name in self.arrays
 
     def read_samples(self, name: str) -> npt.NDArray[Any]:
-        """Return an array of one value or row a sample, whole: shape (sample, ...), its stored dtype."""
-        return np.asarray(self._array(name)[: self.n_samples])
+        """Return an array of one value or row a sample, whole: shape (sample, ...), its stored dtype.
+
+        Raises
+        ------
+        RunIncompleteError
+            If a block is not committed.
+        BlockDamagedError
+            If an object of a committed block is gone or altered.
+        """
+        self.validate_complete()
+        reader = self._reader(name)
+        return reader.read(tuple(slice(0, size) for size in reader.shape))
 
     def read_columns(self, site: Site, *, layer: int, units: slice, token: int = 0) -> npt.NDArray[np.floating[Any]]:
         """Return the activations of some units of one layer for all samples: shape (sample, unit), stored dtype.
 
         Only the inner chunks that hold `units` are read. Rows that are not ``valid`` are NaN.
+
+        Raises
+        ------
+        IndexError
+            If the run records no such layer or token.
+        RunIncompleteError
+            If a block is not committed.
+        BlockDamagedError
+            If an object of a committed block is gone or altered.
         """
-        return np.asarray(self._array(site)[: self.n_samples, token, layer, units])
+        self.validate_complete()
+        reader = self._reader(site)
+        n_samples, n_tokens, n_layers, n_units = reader.shape
+        token, layer = range(n_tokens)[token], range(n_layers)[layer]
+        first, last, step = units.indices(n_units)
+        if step != 1:
+            raise ValueError(f"run {self.name}, {site}: units: expected consecutive ones, found a step of {step}")
+        region = (slice(0, n_samples), slice(token, token + 1), slice(layer, layer + 1), slice(first, max(first, last)))
+        return reader.read(region)[:, 0, 0]
 
     def site_shape(self, site: Site) -> tuple[int, int, int]:
         """Return the numbers of tokens, layers and units that `site` records."""
@@ -118,9 +168,24 @@ class Run:
         """Return how many units one inner chunk of `site` holds."""
         return int(self._array(site).chunks[-1])
 
+    def read_coordinate(self, dimension: str) -> npt.NDArray[Any]:
+        """Return the labels of a dimension: ``option``, ``token`` or ``layer``.
+
+        Raises
+        ------
+        BlockDamagedError
+            If they are gone or altered.
+        """
+        try:
+            return read_whole(self._store, parse_layout(self._array(dimension)))
+        except ShardDamageError as error:
+            raise BlockDamagedError(
+                f"run {self.name}, coordinate {dimension}: {error}; restore the object from a copy"
+            ) from error
+
     def read_options(self) -> list[str]:
         """Return the texts of the options, in the order of their indices."""
-        return [str(option) for option in np.asarray(self._array("option")[:])]
+        return [str(option) for option in self.read_coordinate("option")]
 
     def mark_complete(self) -> None:
         """Record in the metadata that every block is committed, and refresh the consolidated copies.
@@ -133,18 +198,49 @@ class Run:
         self.validate_complete()
         root = read_document(self._store, "") or {}
         copies = root.get("consolidated_metadata", {}).get("metadata", {})
-        if copies.get(self.name, {}).get("attributes", {}).get("status") == "complete":
+        copy = copies.get(self.name, {}).get("attributes", {})
+        if (copy.get("status"), copy.get("n_samples")) == ("complete", self.n_samples):
             return  # the root's copy is the last thing written
-        document = read_document(self._store, self.name)
-        if document is None:
-            raise DatasetError(f"run {self.name}: expected its zarr.json, found none; restore it from a copy")
-        document["attributes"]["status"] = "complete"
-        write_document(self._store, self.name, document)
+        raise_shapes(self._store, self.name, n_rows=len(self.blocks) * self.block)
+        self._write_status("complete")
         consolidate(self._store, self.name)
         consolidate(self._store, "")
 
+    def mark_planned(self) -> None:
+        """Record in the metadata that blocks are to be computed: samples were added, or a block was found damaged."""
+        self._write_status("planned")
+        consolidate(self._store, "")
+
+    def _write_status(self, status: str) -> None:
+        document = read_document(self._store, self.name)
+        if document is None:
+            raise DatasetError(f"run {self.name}: expected its zarr.json, found none; restore it from a copy")
+        document["attributes"] |= {"status": status, "n_samples": self.n_samples}
+        write_document(self._store, self.name, document)
+
+    @cached_property
+    def arrays(self) -> dict[str, zarr.Array[Any]]:
+        """Arrays by name, from the copy of their metadata in the run's own document: one request, no listing."""
+        group = zarr.open_group(self._store, path=self.name, mode="r", zarr_format=3, use_consolidated=True)
+        return dict(sorted(group.arrays()))
+
+    def _reader(self, name: str) -> ArrayReader:
+        array = self._array(name)
+        return ArrayReader(
+            store=self._store,
+            run=self.name,
+            layout=parse_layout(array),
+            trailing=array.shape[1:],
+            fill=array.fill_value,
+            blocks=self.blocks,
+            committed=self._committed,
+        )
+
     def _array(self, name: str) -> zarr.Array[Any]:
-        found = self._group.get(name)
-        if not isinstance(found, zarr.Array):
-            raise DatasetError(f"run {self.name}: expected an array {name!r}, found {sorted(self._group.array_keys())}")
-        return found
+        if name not in self.arrays:
+            raise DatasetError(f"run {self.name}: expected an array {name!r}, found {sorted(self.arrays)}")
+        return self.arrays[name]
+
+
+def _dims(array: zarr.Array[Any]) -> tuple[str, ...]:
+    return tuple(str(name) for name in cast("Any", array.metadata).dimension_names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,6 +12,18 @@ import numpy as np
 FORMAT = "superneurons"
 FORMAT_VERSION = 1
 COMMITS = "_commits"
+PARTS = "_parts"
+RECORDS = (COMMITS, PARTS)
+"""Groups of a run whose children are records: empty groups that are created once, in ``zarr.json`` attributes."""
+
+ASIDE = "_aside"
+"""Group of the root that holds what `repair` moved out of the way."""
+
+OWN_GROUPS = (ASIDE, "_search", "_transfer", "_ledger")
+"""Groups of the root that hold no runs."""
+
+PARTIAL_SUFFIX = ".partial"
+"""Of files that are not in place yet; a writer that is killed leaves one behind, and `gc` removes it."""
 
 Site = Literal["residual", "mlp", "heads"]
 SITES: tuple[Site, ...] = ("residual", "mlp", "heads")
@@ -29,6 +42,14 @@ SPLITS: tuple[Split, ...] = ("probe", "validation", "test")
 def is_shard_key(key: str) -> bool:
     """Return whether `key` names a piece of an array rather than metadata."""
     return "/c/" in f"/{key}/"
+
+
+def is_record_key(key: str) -> bool:
+    """Return whether `key` is a commit record, or the record of a part."""
+    return RECORD_KEY.search(key) is not None
+
+
+RECORD_KEY = re.compile(rf"(?:^|/)(?:{COMMITS}|{PARTS})/\d{{6,}}/zarr\.json$")
 
 
 MAX_CHUNK_UNITS = 512
@@ -65,13 +86,16 @@ class SiteShape:
     units: Mapping[Site, int]
 
 
-def plan_arrays(shape: SiteShape, *, dtype: str, options: tuple[str, ...], greedy: bool) -> list[ArrayPlan]:
+def plan_arrays(
+    shape: SiteShape, *, dtype: str, options: tuple[str, ...], greedy: bool, evidence: bool = True
+) -> list[ArrayPlan]:
     """Return every array of a run whose samples share `options`, activations stored as `dtype` (f2 or f4).
 
-    With `greedy`, the run also holds ``base_answer``, the model's own generated answer.
+    With `greedy`, the run also holds ``base_answer``, the model's own generated answer; with `evidence`, it holds
+    ``option_logit``, the model's own evidence for each option.
     """
     activations = [_plan_activation(site, shape, dtype) for site in SITES if site in shape.units]
-    evidence = ArrayPlan(
+    logit = ArrayPlan(
         name="option_logit",
         dtype="f4",
         fill=np.nan,
@@ -90,7 +114,7 @@ def plan_arrays(shape: SiteShape, *, dtype: str, options: tuple[str, ...], greed
         fill=-1,
         attributes={"long_name": "option that the model's greedy answer names; -1 none", "units": "1"},
     )
-    return [*activations, evidence, *([answer] if greedy else []), *SAMPLE_ARRAYS]
+    return [*activations, *([logit] if evidence else []), *([answer] if greedy else []), *SAMPLE_ARRAYS]
 
 
 def _plan_activation(site: Site, shape: SiteShape, dtype: str) -> ArrayPlan:

@@ -1,14 +1,17 @@
-"""Fixtures that are dear: one demo store, one Ray."""
+"""Fixtures that are dear: one demo store, one Ray, one S3 server; and places to put a dataset."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.server.s3 import S3Server
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -30,3 +33,25 @@ def ray_session() -> Iterator[None]:
     ray.init(num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Start one SeaweedFS with an empty bucket, "datasets", for all tests of this session."""
+    with S3Server(tmp_path_factory.mktemp("s3")) as server:
+        server.make_bucket("datasets")
+        yield server
+
+
+@pytest.fixture
+def s3_url(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return a place on the S3 server where nothing is; the environment says how to get there."""
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    return f"s3://datasets/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(params=["local", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return a place where nothing is: a folder, and in another test a prefix on S3."""
+    return str(tmp_path / "store") if request.param == "local" else request.getfixturevalue("s3_url")

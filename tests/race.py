@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 
 
-def race(script: str, folder: Path) -> list[str]:
-    """Return what two processes print that run `script` on `folder` at once; both must succeed.
+def race(script: str, url: str | Path) -> list[str]:
+    """Return what two processes print that run `script` on `url` at once; both must succeed.
 
     The script prints "ready" when its imports are done and waits for a line on standard input.
     """
     racers = [
         subprocess.Popen(
-            [sys.executable, "-c", script, str(folder)],
+            [sys.executable, "-c", script, str(url)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

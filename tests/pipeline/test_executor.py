@@ -74,7 +74,9 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> list[BlockJob]:
     planned: list[BlockJob] = []
     store, source = str(tmp_path_factory.mktemp("jobs") / "store"), find_model("tiny-llava")
     tasks = [load_task(name).head(LIMIT) for name in TASKS]
-    for run, task in zip(ensure_runs(ensure_dataset(store), source, tasks, SETTINGS), tasks, strict=True):
+    for run, task in zip(
+        ensure_runs(ensure_dataset(store), source, tasks, SETTINGS, SerialEngine()), tasks, strict=True
+    ):
         planned += plan_jobs(store, run, source, task, SETTINGS)
     return planned
 
@@ -102,7 +104,7 @@ class MeetingWorker:
             if len(list(self.folder.iterdir())) == 2:
                 break
             threading.Event().wait(0.1)
-        return BlockReport(run=job.run, block=job.block.index, n_samples=1, compute_s=0, pid=int(self.gpu))
+        return BlockReport(run=job.run, block=job.block.index, n_samples=1, compute_s=0, max_abs=0, pid=int(self.gpu))
 
 
 def test_actors_spread_over_the_gpus(
@@ -133,7 +135,7 @@ class FrailWorker(MeetingWorker):
         raise ModuleNotFoundError("No module named 'brain'")
 
     def compute(self, job: BlockJob) -> BlockReport:
-        return BlockReport(run=job.run, block=job.block.index, n_samples=1, compute_s=0, pid=os.getpid())
+        return BlockReport(run=job.run, block=job.block.index, n_samples=1, compute_s=0, max_abs=0, pid=os.getpid())
 
 
 def test_a_worker_that_cannot_start_fails_no_block(
@@ -203,7 +205,7 @@ def test_every_failed_block_is_named_and_the_others_are_committed(
     """The middle one of three jobs asks for a run that is not there."""
     source, task = find_model("tiny-llava"), load_task("easy-vqa.shape").head(3 * BLOCK)
     store = str(tmp_path / "store")
-    (run,) = ensure_runs(ensure_dataset(store), source, [task], SETTINGS)
+    (run,) = ensure_runs(ensure_dataset(store), source, [task], SETTINGS, SerialEngine())
     jobs = plan_jobs(store, run, source, task, SETTINGS)
     jobs[1] = replace(jobs[1], run="tiny-llava/not-there")
     with pytest.raises(
@@ -340,15 +342,17 @@ def test_ctrl_c_says_what_stays_and_the_same_command_goes_on(tmp_path: Path, ser
 
 ENSURE_RUNS = """
 import sys
+from pipeline.executor import SerialEngine
 from pipeline.extraction import ensure_runs
 from pipeline.model import find_model
 from pipeline.task import load_task
 from pipeline.worker import ExtractionSettings
 from storage import ensure_dataset
 source, task = find_model("tiny-llava"), load_task("easy-vqa.shape").head(40)
+settings = ExtractionSettings(block=16)
 print("ready", flush=True)
 sys.stdin.readline()
-(run,) = ensure_runs(ensure_dataset(sys.argv[1]), source, [task], ExtractionSettings(block=16))
+(run,) = ensure_runs(ensure_dataset(sys.argv[1]), source, [task], settings, SerialEngine())
 print(len(run.pending_blocks()))
 """
 

@@ -14,18 +14,24 @@ UNITS: dict[Site, int] = {"residual": 6, "mlp": 700, "heads": 4}
 
 
 def make_planted_run(
-    folder: Path, *, options: tuple[str, ...], n_samples: int = 900, block: int = 256, seed: int = 0
+    folder: Path,
+    *,
+    options: tuple[str, ...],
+    n_samples: int = 900,
+    block: int = 256,
+    seed: int = 0,
+    evidence: bool = True,
 ) -> Run:
     """Write a run of 3 layers where mlp unit 600 + label of layer 1 is high for that label and all else is noise.
 
-    One sample in 50 is not valid: label -1, activations NaN.
+    One sample in 50 is not valid: label -1, activations NaN. Without `evidence` the run has no ``option_logit``.
     """
     random = np.random.default_rng(seed)
     shape = SiteShape(n_layers=3, n_tokens=1, n_heads=2, head_dim=2, units=UNITS)
     plan = RunPlan(
         n_samples=n_samples,
         block=block,
-        arrays=tuple(plan_arrays(shape, dtype="f4", options=options, greedy=False)),
+        arrays=tuple(plan_arrays(shape, dtype="f4", options=options, greedy=False, evidence=evidence)),
         identity={"model_id": "planted"},
         coordinates={"option": np.array(options), "token": np.arange(1), "layer": np.arange(3)},
     )
@@ -42,14 +48,13 @@ def make_planted_run(
     labels[~valid] = -1
     for activation in activations.values():
         activation[~valid] = np.nan
-    evidence = random.normal(size=(n_samples, len(options))).astype(np.float32)
-    evidence[~valid] = np.nan
+    logits = random.normal(size=(n_samples, len(options))).astype(np.float32)
+    logits[~valid] = np.nan
     names = np.array([f"sample-{row}" for row in range(n_samples)], dtype=object)
     keys = np.array([f"image-{picture}" for picture in pictures], dtype=object)
     for part in run.blocks:
         rows = slice(part.start, part.stop)
         values = {site: activation[rows] for site, activation in activations.items()} | {
-            "option_logit": evidence[rows],
             "label": labels[rows],
             "split": splits[rows],
             "valid": valid[rows],
@@ -60,6 +65,8 @@ def make_planted_run(
             "split_key": keys[rows],
             "question": np.array(["which?"] * part.n_samples, dtype=object),
         }
+        if evidence:
+            values["option_logit"] = logits[rows]
         write_block(dataset, run.name, part, values, circumstances={})
     run.mark_complete()
     return dataset.run(run.name)

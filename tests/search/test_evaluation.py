@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from search import SearchError, read_supervision, search_run
 from search.baseline import predict_base, predict_majority, predict_question_only
@@ -62,13 +63,22 @@ def test_baselines(tmp_path: Path) -> None:
     assert predict_question_only(Asked(), supervision, rows).tolist() == [1, 0, 0]  # type: ignore[arg-type]
 
 
+def test_without_evidence_all_but_the_base_is_the_same(tmp_path: Path) -> None:
+    told = search_run(make_planted_run(tmp_path / "told", options=("no", "yes"))).to_dict()
+    untold = search_run(make_planted_run(tmp_path / "untold", options=("no", "yes"), evidence=False)).to_dict()
+    assert list(told["accuracy"]) == ["majority", "question_only", "base", "super_neurons", "super_neurons_depth1"]
+    del told["accuracy"]["base"]
+    assert untold == told
+
+
 def test_two_options_are_scored_by_accuracy_and_more_by_balanced_accuracy() -> None:
     assert [default_metric(n) for n in (2, 3, 8)] == ["accuracy", "balanced_accuracy", "balanced_accuracy"]
 
 
 def test_a_label_that_is_no_option_is_named(tmp_path: Path) -> None:
     run = make_planted_run(tmp_path / "store", options=("no", "yes"), n_samples=100)
-    (tmp_path / "store/planted/task/label/c/0").unlink()  # zarr alone reads the fill value, -1
+    labels = zarr.open_array(tmp_path / "store/planted/task/label", mode="r+")
+    labels[0] = -1  # past all the store's guards
     with pytest.raises(SearchError, match="sample 0: expected a label from 0 to 1, found -1; the store is damaged"):
         search_run(run)
 

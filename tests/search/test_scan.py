@@ -106,7 +106,7 @@ def test_an_option_without_probe_samples_is_named(run: Run) -> None:
 
 def spoil(run: Run, *, site: str, row: int, value: float) -> None:
     """Write `value` into layer 1, unit 2 of a sample, past all the store's guards."""
-    group = zarr.open_group(run._store, path=run.name, mode="r+", use_consolidated=False)
+    group = zarr.open_group(run._store.backend, path=run.name, mode="r+", use_consolidated=False)
     array = group[site]
     assert isinstance(array, zarr.Array)
     array[row, 0, 1, 2] = value

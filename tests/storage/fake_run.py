@@ -6,9 +6,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
 
-from storage import Block, Dataset, RunPlan, write_block
-from storage.schema import Site, SiteShape, plan_arrays
+from storage import Dataset, RunPlan, write_block
+from storage.block import Block
+from storage.commit import commit_path
+from storage.schema import Site, SiteShape, is_shard_key, plan_arrays
 
 OPTIONS = ("no", "yes")
 
@@ -66,10 +70,29 @@ def fill_run(dataset: Dataset, name: str, plan: RunPlan, shape: SiteShape) -> No
     run.mark_complete()
 
 
-def shard_bytes(folder: Any) -> dict[str, bytes]:
-    """Return every object under ``c/`` of a local store by its key."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and "/c/" in f"/{path.relative_to(folder)}"
-    }
+def object_bytes(dataset: Dataset, key: str) -> bytes:
+    """Return an object as it is, past all guards."""
+    found = sync(dataset.backend.get(key, default_buffer_prototype()))
+    assert found is not None, key
+    return found.to_bytes()
+
+
+def put_object(dataset: Dataset, key: str, content: bytes) -> None:
+    """Write an object, replacing what is there, past all guards."""
+    sync(dataset.backend.set(key, default_buffer_prototype().buffer.from_bytes(content)))
+
+
+def remove_object(dataset: Dataset, key: str) -> None:
+    """Delete an object past all guards."""
+    sync(dataset.backend.delete(key))
+
+
+def shard_bytes(dataset: Dataset) -> dict[str, bytes]:
+    """Return every object under ``c/`` of a dataset by its key."""
+    keys = sorted(entry.key for entry in dataset.backend.list_objects() if is_shard_key(entry.key))
+    return {key: object_bytes(dataset, key) for key in keys}
+
+
+def record_key(run: str, block: int) -> str:
+    """Return the key of a block's commit record."""
+    return f"{commit_path(run, block)}/zarr.json"

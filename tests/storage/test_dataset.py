@@ -23,7 +23,16 @@ from storage.errors import (
 )
 from tests.race import race
 
-from .fake_run import addresses, fill_run, make_plan, make_shape, make_values, shard_bytes
+from .fake_run import (
+    addresses,
+    fill_run,
+    make_plan,
+    make_shape,
+    make_values,
+    object_bytes,
+    remove_object,
+    shard_bytes,
+)
 
 OPEN_IN_A_FRESH_PROCESS = """
 import json, sys, xarray
@@ -38,14 +47,21 @@ print(json.dumps({
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Path:
-    fill_run(ensure_dataset(tmp_path / "store"), "fake/task", make_plan(), make_shape())
-    return tmp_path / "store"
+def store(url: str) -> str:
+    fill_run(ensure_dataset(url), "fake/task", make_plan(), make_shape())
+    return url
 
 
-def test_plain_xarray_opens_a_run_without_a_warning_in_a_fresh_process(store: Path) -> None:
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a filled store on the local disk, for what only a folder can show."""
+    fill_run(ensure_dataset(tmp_path / "folder"), "fake/task", make_plan(), make_shape())
+    return tmp_path / "folder"
+
+
+def test_plain_xarray_opens_a_run_without_a_warning_in_a_fresh_process(folder: Path) -> None:
     finished = subprocess.run(
-        [sys.executable, "-W", "error", "-c", OPEN_IN_A_FRESH_PROCESS, str(store)],
+        [sys.executable, "-W", "error", "-c", OPEN_IN_A_FRESH_PROCESS, str(folder)],
         capture_output=True,
         text=True,
         check=False,
@@ -67,7 +83,7 @@ def test_plain_xarray_opens_a_run_without_a_warning_in_a_fresh_process(store: Pa
     assert seen["question"] == "is this sample 9, é?"
 
 
-def test_opening_and_selecting_reads_nothing(store: Path) -> None:
+def test_opening_and_selecting_reads_nothing(store: str) -> None:
     computed = []
 
     def count(graph: Any, keys: Any, **options: Any) -> Any:
@@ -84,13 +100,13 @@ def test_opening_and_selecting_reads_nothing(store: Path) -> None:
     np.testing.assert_array_equal(values[:, 0], addresses("residual", make_shape(), np.arange(10))[:, 0, 1, :2])
 
 
-def test_dask_chunks_follow_blocks_and_inner_chunks(store: Path) -> None:
+def test_dask_chunks_follow_blocks_and_inner_chunks(store: str) -> None:
     chunks = open_dataset(store).run("fake/task").to_xarray().residual.chunks
     assert chunks == ((4, 4, 2), (1,), (1, 1, 1), (5,))
 
 
-def test_an_incomplete_run_is_refused_by_block(tmp_path: Path) -> None:
-    dataset = ensure_dataset(tmp_path / "store")
+def test_an_incomplete_run_is_refused_by_block(url: str) -> None:
+    dataset = ensure_dataset(url)
     run = dataset.create_run("fake/task", make_plan())
     write_block(dataset, run.name, run.blocks[0], make_values(run.blocks[0], make_shape()), circumstances={})
     with pytest.raises(RunIncompleteError, match=r"expected 3 committed blocks, found 1 \(block 1 "):
@@ -99,7 +115,7 @@ def test_an_incomplete_run_is_refused_by_block(tmp_path: Path) -> None:
     assert partly.valid.values.tolist() == [True] * 4 + [False] * 6
 
 
-def test_a_run_is_resumed_only_with_its_own_identity(store: Path) -> None:
+def test_a_run_is_resumed_only_with_its_own_identity(store: str) -> None:
     dataset, plan = open_dataset(store), make_plan()
     same = dataset.resume_run("fake/task", identity=plan.identity, n_samples=10, block=4)
     assert same.pending_blocks() == []
@@ -111,11 +127,11 @@ def test_a_run_is_resumed_only_with_its_own_identity(store: Path) -> None:
         dataset.create_run("fake/task", plan)
 
 
-def test_a_run_whose_plan_was_cut_short_is_created_by_the_same_plan_only(tmp_path: Path) -> None:
+def test_a_run_whose_plan_was_cut_short_is_created_by_the_same_plan_only(url: str) -> None:
     """The group's own document comes last; without it the arrays before it are no run, but they are not replaced."""
-    dataset = ensure_dataset(tmp_path / "store")
+    dataset = ensure_dataset(url)
     dataset.create_run("fake/task", make_plan())
-    (tmp_path / "store/fake/task/zarr.json").unlink()
+    remove_object(dataset, "fake/task/zarr.json")
     assert not dataset.has_run("fake/task")
     with pytest.raises(
         RunMismatchError, match="found another plan that was never finished; remove the folder fake/task"
@@ -125,12 +141,13 @@ def test_a_run_whose_plan_was_cut_short_is_created_by_the_same_plan_only(tmp_pat
     assert dataset.run("fake/task").to_xarray().sizes["sample"] == 10
 
 
-def test_a_run_with_blocks_but_no_document_is_never_planned_anew(store: Path) -> None:
-    (store / "fake/task/zarr.json").unlink()
-    before = shard_bytes(store)
+def test_a_run_with_blocks_but_no_document_is_never_planned_anew(store: str) -> None:
+    dataset = open_dataset(store)
+    remove_object(dataset, "fake/task/zarr.json")
+    before = shard_bytes(dataset)
     with pytest.raises(DatasetError, match="expected a zarr.json beside its 3 committed blocks, found none"):
-        open_dataset(store).create_run("fake/task", make_plan())
-    assert shard_bytes(store) == before
+        dataset.create_run("fake/task", make_plan())
+    assert shard_bytes(dataset) == before
 
 
 CREATE_AND_FILL = """
@@ -153,16 +170,16 @@ run.mark_complete()
 """
 
 
-def test_two_processes_that_plan_and_fill_one_run_at_once_lose_nothing(store: Path, tmp_path: Path) -> None:
+def test_two_processes_that_plan_and_fill_one_run_at_once_lose_nothing(store: str) -> None:
     for attempt in range(3):
-        raced = tmp_path / f"raced-{attempt}"
+        raced = f"{store}-raced-{attempt}"
         race(CREATE_AND_FILL, raced)
-        assert shard_bytes(raced) == shard_bytes(store)
+        assert shard_bytes(open_dataset(raced)) == shard_bytes(open_dataset(store))
         assert open_dataset(raced).run("fake/task").pending_blocks() == []
 
 
 def test_a_crash_while_a_run_is_marked_complete_is_mended_by_the_next_call(
-    store: Path, monkeypatch: pytest.MonkeyPatch
+    store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = open_dataset(store)
     fill_run(dataset, "fake/other", make_plan(), make_shape())
@@ -178,41 +195,48 @@ def test_a_crash_while_a_run_is_marked_complete_is_mended_by_the_next_call(
         with pytest.raises(KeyboardInterrupt):
             run.mark_complete()
     run.mark_complete()
-    copies = json.loads((store / "zarr.json").read_text())["consolidated_metadata"]["metadata"]
+    copies = json.loads(object_bytes(dataset, "zarr.json"))["consolidated_metadata"]["metadata"]
     assert {copies[f"fake/{name}"]["attributes"]["status"] for name in ("task", "other", "third")} == {"complete"}
 
 
-@pytest.mark.parametrize("name", ["my model/task", "c/task", "fake/c", "../x", "fake", "fake/a/b"])
-def test_names_that_no_run_may_have_are_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
-    dataset = ensure_dataset(tmp_path / "store")
+@pytest.mark.parametrize(
+    "name", ["my model/task", "c/task", "fake/c", "../x", "fake", "fake/a/b", "_aside/x", "fake/_commits"]
+)
+def test_names_that_no_run_may_have_are_refused_before_anything_is_written(url: str, name: str) -> None:
+    dataset = ensure_dataset(url)
     with pytest.raises(DatasetError, match="expected <model>/<task>"):
         dataset.create_run(name, make_plan())
-    assert [path.name for path in (tmp_path / "store").iterdir()] == ["zarr.json"]
+    assert [entry.key for entry in dataset.backend.list_objects()] == ["zarr.json"]
 
 
 @pytest.mark.parametrize("name", ["../x", "fake/task/", "/fake/task", "fake/..", "fake", "fake/task/mlp"])
-def test_names_that_are_no_run_are_refused(store: Path, name: str) -> None:
+def test_names_that_are_no_run_are_refused(store: str, name: str) -> None:
     with pytest.raises(RunNotFoundError, match="expected one of the runs"):
         open_dataset(store).run(name)
 
 
-def test_runs_of_two_models_are_listed(store: Path) -> None:
+def test_a_tree_of_runs_opens_in_xarray(folder: Path) -> None:
+    fill_run(open_dataset(folder), "other--model/task.a", make_plan(n_samples=2), make_shape())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tree = xarray.open_datatree(str(folder), engine="zarr")
+    assert tree["fake/task/residual"].shape == (12, 1, 3, 5)
+
+
+def test_runs_of_two_models_are_listed(store: str) -> None:
     dataset = open_dataset(store)
     fill_run(dataset, "other--model/task.a", make_plan(n_samples=2), make_shape())
     assert dataset.run_names() == ["fake/task", "other--model/task.a"]
     assert dataset.run("other--model/task.a").describe() == {
         "run": "other--model/task.a",
         "n_samples": 2,
+        "n_parts": 1,
         "n_blocks": 1,
         "n_committed": 1,
         "sites": ["residual", "mlp", "heads"],
     }
     with pytest.raises(RunNotFoundError, match=r"expected one of the runs \['fake/task', .* found 'fake/tusk'"):
         dataset.run("fake/tusk")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        tree = xarray.open_datatree(str(store), engine="zarr")
-    assert tree["fake/task/residual"].shape == (12, 1, 3, 5)
 
 
 def test_what_is_no_dataset_is_named(tmp_path: Path) -> None:
@@ -237,7 +261,7 @@ def test_what_is_no_dataset_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("attempt", [lambda d: d.run("a"), lambda d: d.create_run("a/b", make_plan())])
-def test_errors_survive_pickling(store: Path, attempt: Callable[[Any], Any]) -> None:
+def test_errors_survive_pickling(store: str, attempt: Callable[[Any], Any]) -> None:
     import pickle
 
     dataset = open_dataset(store)

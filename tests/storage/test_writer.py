@@ -14,12 +14,24 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage import Block, ensure_dataset, open_dataset, write_block
-from storage.commit import commit_path, list_commits, read_commit
+from storage import ensure_dataset, open_dataset, write_block
+from storage.block import Block
+from storage.commit import read_commit
 from storage.errors import BlockMisalignedError, BlockValuesError
-from storage.schema import MAX_CHUNK_UNITS, SITES
+from storage.schema import MAX_CHUNK_UNITS, SITES, is_shard_key
 
-from .fake_run import addresses, fill_run, make_plan, make_shape, make_values, shard_bytes
+from .fake_run import (
+    addresses,
+    fill_run,
+    make_plan,
+    make_shape,
+    make_values,
+    object_bytes,
+    put_object,
+    record_key,
+    remove_object,
+    shard_bytes,
+)
 
 
 @settings(max_examples=15, deadline=None)
@@ -45,9 +57,9 @@ def test_every_value_lies_at_its_address_on_any_grid(
     assert list(run.read_samples("sample_id")) == [f"sample-{row}" for row in rows]
 
 
-def test_units_past_one_chunk_are_padded_to_whole_chunks(tmp_path: Path) -> None:
+def test_units_past_one_chunk_are_padded_to_whole_chunks(url: str) -> None:
     shape = make_shape(n_layers=2, units=MAX_CHUNK_UNITS + 3)
-    dataset = ensure_dataset(tmp_path / "store")
+    dataset = ensure_dataset(url)
     fill_run(dataset, "fake/task", make_plan(n_samples=5, block=4, shape=shape), shape)
     run = dataset.run("fake/task")
     last = run.read_columns("residual", layer=1, units=slice(MAX_CHUNK_UNITS, MAX_CHUNK_UNITS + 3))
@@ -56,44 +68,42 @@ def test_units_past_one_chunk_are_padded_to_whole_chunks(tmp_path: Path) -> None
     assert run.column_chunk("residual") == MAX_CHUNK_UNITS
 
 
-def test_rows_past_the_last_sample_are_not_valid(tmp_path: Path) -> None:
-    dataset = ensure_dataset(tmp_path / "store")
+def test_rows_past_the_last_sample_are_not_valid(url: str) -> None:
+    dataset = ensure_dataset(url)
     fill_run(dataset, "fake/task", make_plan(n_samples=6, block=4), make_shape())
     group = zarr.open_group(dataset.store, path="fake/task", mode="r")
     assert np.asarray(group["valid"][:]).tolist() == [True] * 6 + [False] * 2  # type: ignore[index]
     assert np.isnan(np.asarray(group["residual"][6:])).all()  # type: ignore[index]
 
 
-def test_a_block_without_its_record_is_pending_and_adopts_its_own_shards(tmp_path: Path) -> None:
+def test_a_block_without_its_record_is_pending_and_adopts_its_own_shards(tmp_path: Path, url: str) -> None:
     """A writer that dies before the record leaves whole shards; the next one keeps them and commits."""
     shape = make_shape()
-    dataset, undisturbed = ensure_dataset(tmp_path / "store"), ensure_dataset(tmp_path / "undisturbed")
+    dataset, undisturbed = ensure_dataset(url), ensure_dataset(tmp_path / "undisturbed")
     for made in (dataset, undisturbed):
         fill_run(made, "fake/task", make_plan(), shape)
-    record = tmp_path / "store" / commit_path("fake/task", 1) / "zarr.json"
-    record.rename(record.with_suffix(".partial"))
+    remove_object(dataset, record_key("fake/task", 1))
     run = dataset.run("fake/task")
     assert [block.index for block in run.pending_blocks()] == [1]
 
-    def look() -> dict[Path, tuple[int, int]]:
-        shards = [tmp_path / "store" / key for key in shard_bytes(tmp_path / "store")]
-        return {shard: (shard.stat().st_ino, shard.stat().st_mtime_ns) for shard in shards}
+    def look() -> dict[str, float]:
+        return {entry.key: entry.modified_s for entry in dataset.backend.list_objects() if is_shard_key(entry.key)}
 
     before = look()
     write_block(dataset, "fake/task", run.blocks[1], make_values(run.blocks[1], shape), circumstances={})
     assert run.pending_blocks() == []
     assert look() == before
-    assert shard_bytes(tmp_path / "store") == shard_bytes(tmp_path / "undisturbed")
+    assert shard_bytes(dataset) == shard_bytes(undisturbed)
     ours, theirs = (read_commit(made.store, "fake/task", 1) for made in (dataset, undisturbed))
     assert ours is not None and theirs is not None
     assert (ours.objects, ours.sample_ids) == (theirs.objects, theirs.sample_ids)
 
 
-def test_a_leftover_shard_with_other_values_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_leftover_shard_with_other_values_is_refused_by_name(url: str) -> None:
     shape = make_shape()
-    dataset = ensure_dataset(tmp_path / "store")
+    dataset = ensure_dataset(url)
     fill_run(dataset, "fake/task", make_plan(), shape)
-    (tmp_path / "store" / commit_path("fake/task", 1) / "zarr.json").unlink()
+    remove_object(dataset, record_key("fake/task", 1))
     block = dataset.run("fake/task").blocks[1]
     values = make_values(block, shape)
     values["heads"] = values["heads"][::-1]  # the right values, at other samples
@@ -101,22 +111,22 @@ def test_a_leftover_shard_with_other_values_is_refused_by_name(tmp_path: Path) -
         BlockValuesError, match="run fake/task, block 1, array heads: .* to hold the same values, found others"
     ):
         write_block(dataset, "fake/task", block, values, circumstances={})
-    assert list_commits(dataset.store, "fake/task") == {0, 2}
+    assert dataset.run("fake/task").pending_blocks() == [block]
 
 
-def test_a_leftover_shard_of_another_device_is_adopted(tmp_path: Path) -> None:
+def test_a_leftover_shard_of_another_device_is_adopted(url: str) -> None:
     """Its values differ in their last digits; the record lists what is there."""
     shape = make_shape()
-    dataset = ensure_dataset(tmp_path / "store")
+    dataset = ensure_dataset(url)
     fill_run(dataset, "fake/task", make_plan(), shape)
-    (tmp_path / "store" / commit_path("fake/task", 1) / "zarr.json").unlink()
-    before = shard_bytes(tmp_path / "store")
+    remove_object(dataset, record_key("fake/task", 1))
+    before = shard_bytes(dataset)
     run = dataset.run("fake/task")
     values = make_values(run.blocks[1], shape)
     values["mlp"] = values["mlp"] * np.float32(1 + 1e-4)
     values["option_logit"][0, 0] += 1e-5  # a value that is all but zero
     record = write_block(dataset, run.name, run.blocks[1], values, circumstances={})
-    assert shard_bytes(tmp_path / "store") == before
+    assert shard_bytes(dataset) == before
     for entry in record.objects:
         assert entry.sha256 == hashlib.sha256(before[entry.key]).hexdigest()
         assert entry.size_bytes == len(before[entry.key])
@@ -125,8 +135,8 @@ def test_a_leftover_shard_of_another_device_is_adopted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "block", [Block(index=0, start=2, stop=6), Block(index=2, start=0, stop=4), Block(index=3, start=12, stop=16)]
 )
-def test_a_block_that_was_never_planned_is_refused(tmp_path: Path, block: Block) -> None:
-    dataset = ensure_dataset(tmp_path / "store")
+def test_a_block_that_was_never_planned_is_refused(url: str, block: Block) -> None:
+    dataset = ensure_dataset(url)
     run = dataset.create_run("fake/task", make_plan())
     with pytest.raises(
         BlockMisalignedError, match=f"starts at sample {block.start} .* expected one of the blocks of 4"
@@ -161,38 +171,37 @@ def test_a_writer_killed_between_writing_and_linking_a_shard_leaves_nothing_amon
     script = [sys.executable, "-c", DIE_BEFORE_A_SHARD_IS_IN_PLACE, str(tmp_path / "store")]
     assert subprocess.run(script, check=False).returncode == -signal.SIGKILL
     assert list((tmp_path / "store").rglob("*.partial"))  # one a thread that was at it
-    assert set(shard_bytes(tmp_path / "store")) < set(shard_bytes(tmp_path / "undisturbed"))
+    assert set(shard_bytes(dataset)) < set(shard_bytes(undisturbed))
     assert run.pending_blocks() == run.blocks
     for block in run.blocks:
         write_block(dataset, run.name, block, make_values(block, shape), circumstances={})
-    assert shard_bytes(tmp_path / "store") == shard_bytes(tmp_path / "undisturbed")
+    assert shard_bytes(dataset) == shard_bytes(undisturbed)
 
 
-def test_a_damaged_leftover_shard_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_damaged_leftover_shard_is_refused_by_name(url: str) -> None:
     shape = make_shape()
-    dataset = ensure_dataset(tmp_path / "store")
+    dataset = ensure_dataset(url)
     fill_run(dataset, "fake/task", make_plan(), shape)
-    (tmp_path / "store" / commit_path("fake/task", 1) / "zarr.json").unlink()
-    shard = tmp_path / "store/fake/task/mlp/c/1/0/2/0"
-    content = bytearray(shard.read_bytes())
+    remove_object(dataset, record_key("fake/task", 1))
+    content = bytearray(object_bytes(dataset, "fake/task/mlp/c/1/0/2/0"))
     content[5] ^= 0xFF
-    shard.write_bytes(content)
+    put_object(dataset, "fake/task/mlp/c/1/0/2/0", bytes(content))
     run = dataset.run("fake/task")
-    with pytest.raises(BlockValuesError, match="block 1, array mlp: expected an earlier attempt's shard to decode"):
+    with pytest.raises(BlockValuesError, match="block 1, array mlp: expected an earlier attempt's shard to be whole"):
         write_block(dataset, run.name, run.blocks[1], make_values(run.blocks[1], shape), circumstances={})
     assert run.pending_blocks() == [run.blocks[1]]
 
 
-def test_a_committed_block_is_never_written_again(tmp_path: Path) -> None:
+def test_a_committed_block_is_never_written_again(url: str) -> None:
     shape = make_shape()
-    dataset = ensure_dataset(tmp_path / "store")
+    dataset = ensure_dataset(url)
     fill_run(dataset, "fake/task", make_plan(), shape)
-    before = shard_bytes(tmp_path / "store")
+    before = shard_bytes(dataset)
     block = dataset.run("fake/task").blocks[0]
     other = {name: rows[::-1] for name, rows in make_values(block, shape).items()}
     record = write_block(dataset, "fake/task", block, other, circumstances={"host": "zombie"})
     assert record.circumstances == {"host": "here"}
-    assert shard_bytes(tmp_path / "store") == before
+    assert shard_bytes(dataset) == before
 
 
 @pytest.mark.parametrize(
@@ -204,9 +213,9 @@ def test_a_committed_block_is_never_written_again(tmp_path: Path) -> None:
         (1e6, r"expected values that float16 can hold, found up to 1e\+06; extract with --dtype float32"),
     ],
 )
-def test_what_the_dtype_cannot_hold_is_never_stored(tmp_path: Path, bad: float, expected: str) -> None:
+def test_what_the_dtype_cannot_hold_is_never_stored(url: str, bad: float, expected: str) -> None:
     shape = make_shape(n_layers=1, units=2)
-    dataset = ensure_dataset(tmp_path / "store")
+    dataset = ensure_dataset(url)
     run = dataset.create_run("fake/task", make_plan(n_samples=3, block=4, shape=shape, dtype="f2"))
     values = make_values(run.blocks[0], shape)
     values["mlp"][1, 0, 0, 1] = bad
@@ -215,13 +224,16 @@ def test_what_the_dtype_cannot_hold_is_never_stored(tmp_path: Path, bad: float, 
     assert run.pending_blocks() == run.blocks
 
 
-def test_rows_that_are_not_valid_are_stored_as_nan(tmp_path: Path) -> None:
+def test_rows_that_are_not_valid_are_stored_as_nan(url: str) -> None:
     shape = make_shape()
-    dataset = ensure_dataset(tmp_path / "store")
+    dataset = ensure_dataset(url)
     run = dataset.create_run("fake/task", make_plan())
     values = make_values(run.blocks[0], shape)
     values["valid"][2], values["mlp"][2] = False, np.nan
-    write_block(dataset, "fake/task", run.blocks[0], values, circumstances={})
+    for block in run.blocks:
+        write_block(
+            dataset, "fake/task", block, values if block.index == 0 else make_values(block, shape), circumstances={}
+        )
     assert np.isnan(run.read_columns("mlp", layer=0, units=slice(0, 2))[2]).all()
 
 
@@ -237,14 +249,14 @@ def test_rows_that_are_not_valid_are_stored_as_nan(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_arrays_that_do_not_fit_are_named(tmp_path: Path, change: Callable[[Any], Any], expected: str) -> None:
-    dataset = ensure_dataset(tmp_path / "store")
+def test_arrays_that_do_not_fit_are_named(url: str, change: Callable[[Any], Any], expected: str) -> None:
+    dataset = ensure_dataset(url)
     run = dataset.create_run("fake/task", make_plan())
     values = make_values(run.blocks[0], make_shape())
     change(values)
     with pytest.raises(BlockValuesError, match=expected):
         write_block(dataset, run.name, run.blocks[0], values, circumstances={})
-    assert shard_bytes(tmp_path / "store").keys() == {
+    assert shard_bytes(dataset).keys() == {
         "fake/task/token/c/0",
         "fake/task/layer/c/0",
         "fake/task/option/c/0",

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.split import assign_split
+from storage.split import assign_split
 
 
 @given(st.text())

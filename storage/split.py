@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from storage.schema import Split
+from .schema import Split
 
 SALT = "superneurons-v1"
 PROBE_FRACTION = 0.5

@@ -1,0 +1,1 @@
+"""The commands of ``superneurons``, a file for each group of them."""

@@ -1,0 +1,103 @@
+"""Looking at one object or one array of a dataset, and saying how it differs from its record or plan."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+
+from .backend import Backend
+from .create_only import StoredObject
+from .fault import FaultKind
+from .shard import ShardDamageError, ShardLayout, decode_object, dims_of, parse_layout
+
+MAX_CHUNK_BYTES = 2**31
+"""What a chunk may decode to at most; anything larger is a mistake or an attack."""
+
+Reason = tuple[FaultKind, str, str]
+"""What kind of fault, what was expected, what was found."""
+
+
+def inspect_size(recorded: StoredObject, size_bytes: int | None) -> Reason | None:
+    """Return what is wrong with the size of an object, None where it is as recorded; no size means no object."""
+    expected = f"{recorded.size_bytes} bytes"
+    if size_bytes is None:
+        return "missing", expected, "no object"
+    if size_bytes == 0:
+        return "empty", expected, "none"
+    if size_bytes != recorded.size_bytes:
+        return "cut", expected, f"{size_bytes}"
+    return None
+
+
+def inspect_bytes(
+    backend: Backend, recorded: StoredObject, layout: ShardLayout, valid: npt.NDArray[np.bool_] | None
+) -> Reason | None:
+    """Return what is wrong with the bytes of an object, all of them read, None where nothing is.
+
+    `valid` (row,) tells which rows must be finite where the values are floating-point.
+    """
+    found = sync(backend.get(recorded.key, default_buffer_prototype()))
+    if found is None:
+        return "missing", f"{recorded.size_bytes} bytes", "no object"
+    content = found.to_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != recorded.sha256:
+        return "altered", f"sha256 {recorded.sha256}", digest
+    try:
+        values = decode_object(layout, content, recorded.key)
+    except ShardDamageError as error:
+        return "altered", "a shard that decodes", str(error)
+    if values.dtype.kind == "f" and valid is not None:
+        bad = ~np.isfinite(values[valid]).reshape(int(valid.sum()), -1).all(axis=1)
+        if bad.any():
+            row = np.flatnonzero(valid)[np.argmax(bad)]
+            return "not finite", "finite values in valid rows", f"NaN or infinity in row {row} of the block"
+    return None
+
+
+def read_valid(backend: Backend, layout: ShardLayout, key: str) -> npt.NDArray[np.bool_] | None:
+    """Return which rows of a block are valid, None where its shard cannot tell."""
+    found = sync(backend.get(key, default_buffer_prototype()))
+    try:
+        return None if found is None else decode_object(layout, found.to_bytes(), key)
+    except ShardDamageError:
+        return None
+
+
+def find_size_faults(
+    array: zarr.Array[Any], *, block: int, n_rows: int, labelled: Mapping[str, int]
+) -> Iterator[tuple[str, str]]:
+    """Return for each size that `array` declares and that does not fit what was expected and what was found.
+
+    `labelled` maps a dimension with coordinate labels to how many there are.
+    """
+    layout, dims = parse_layout(array), dims_of(array)
+    rank = len(array.shape)
+    if not rank == len(dims) == len(layout.shard) == len(layout.chunk):
+        yield (
+            f"{rank} dimensions everywhere",
+            f"{len(dims)} names, {len(layout.shard)}-d shards, {len(layout.chunk)}-d chunks",
+        )
+        return
+    if any(whole % part for whole, part in zip(layout.shard, layout.chunk, strict=True)):
+        yield "shards of whole chunks", f"shards {layout.shard} of chunks {layout.chunk}"
+    if prod(layout.chunk) * layout.dtype.itemsize > MAX_CHUNK_BYTES:
+        yield f"chunks of at most {MAX_CHUNK_BYTES} bytes", f"chunks of shape {layout.chunk}"
+    if dims[0] == "sample":
+        if layout.shard[0] != block or layout.chunk[0] != block:
+            yield f"shards and chunks of {block} rows", f"{layout.shard[0]} and {layout.chunk[0]}"
+        if array.shape[0] < n_rows or array.shape[0] % block:
+            yield f"{n_rows} rows", f"{array.shape[0]}"
+    elif layout.shard != array.shape:
+        yield "one shard that holds all labels", f"shape {array.shape} in shards {layout.shard}"
+    for dimension, size in zip(dims, array.shape, strict=True):
+        if labelled.get(dimension, size) != size:
+            yield f"{labelled[dimension]} along {dimension}, as it has labels", f"{size}"

@@ -1,0 +1,55 @@
+"""Parts: the samples that a run was planned with, and those that were added to it later.
+
+A part is the attributes of an empty Zarr group, ``<run>/_parts/<part>``, created once like a commit record. Each begins
+with a new block, so that growth touches no block that is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from zarr.abc.store import Store
+
+from .document import ensure_document, read_document
+from .schema import PARTS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """``n_samples`` consecutive samples of a run; ``fingerprint`` tells whether two parts mean the same samples."""
+
+    index: int
+    n_samples: int
+    fingerprint: str
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, Any]) -> Part:
+        """Return the part that `attributes` describe."""
+        return cls(index=attributes["index"], n_samples=attributes["n_samples"], fingerprint=attributes["fingerprint"])
+
+
+def part_path(run: str, index: int) -> str:
+    """Return where part `index` of `run` is recorded: a group's path."""
+    return f"{run}/{PARTS}/{index:06d}"
+
+
+def part_document(part: Part) -> dict[str, Any]:
+    """Return the ``zarr.json`` that records `part`."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": asdict(part)}
+
+
+def create_part(store: Store, run: str, part: Part) -> Part:
+    """Return the part of that index after it is recorded: `part`, or what another process made it before."""
+    ensure_document(store, part_path(run, part.index), part_document(part))
+    made = read_document(store, part_path(run, part.index))
+    return part if made is None else Part.from_attributes(made["attributes"])
+
+
+def read_parts(store: Store, run: str) -> list[Part]:
+    """Return the parts of `run` in order; no listing is needed."""
+    parts: list[Part] = []
+    while (document := read_document(store, part_path(run, len(parts)))) is not None:
+        parts.append(Part.from_attributes(document["attributes"]))
+    return parts

@@ -1,0 +1,210 @@
+"""Datasets on S3 and, for reading, on any web server, through obstore."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError
+from obstore.store import HTTPStore, S3Store
+from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.core.sync import sync
+from zarr.storage import ObjectStore
+
+from .backend import Backend, ObjectEntry
+from .errors import ReadOnlyError, StoreUnreachableError
+
+CLIENT: Any = {"connect_timeout": "5s", "timeout": "60s"}
+RETRY: Any = {"max_retries": 8, "retry_timeout": timedelta(minutes=3)}
+
+CREATE_ATTEMPTS = 5
+"""How often a conditional put is sent before it counts as failed: the client itself does not repeat one that hung."""
+
+LIST_ATTEMPTS = 3
+
+KEPT_BYTES = 256 * 2**20
+"""How much of what a server without range requests sent whole is kept for the next read."""
+
+
+class RemoteBackend(ObjectStore[Any], Backend):
+    """Objects on a server; every fault of the way there is one line that names the address."""
+
+    def __init__(self, store: Any, *, url: str, read_only: bool = False) -> None:
+        super().__init__(store, read_only=read_only)
+        self.url = url
+
+    def with_read_only(self, read_only: bool = False) -> RemoteBackend:
+        """Return the same place, writable or not."""
+        return type(self)(self.store, url=self.url, read_only=read_only)
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """Return an object or a part of it, None where there is none."""
+        with self._name_faults(key):
+            return await super().get(key, prototype, byte_range)
+
+    async def exists(self, key: str) -> bool:
+        """Return whether there is an object."""
+        with self._name_faults(key):
+            return await super().exists(key)
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write an object, replacing it if it is there."""
+        with self._name_faults(key):
+            await super().set(key, value)
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        """Write an object where there is none."""
+        await self.create(key, value)
+
+    async def create(self, key: str, value: Buffer) -> bool:
+        """Write an object where there is none, and return whether it was surely this call that made it.
+
+        Notes
+        -----
+        The response of a put that succeeded may be lost. It is then sent again and meets its own object: False.
+        """
+        self._check_writable()
+        for attempt in range(CREATE_ATTEMPTS):
+            try:
+                await obstore.put_async(self.store, key, value.as_buffer_like(), mode="create")
+            except AlreadyExistsError:
+                return False
+            except FileNotFoundError as error:
+                raise StoreUnreachableError(f"{self.url}: expected a bucket, found none; create it first") from error
+            except BaseError as error:
+                if attempt == CREATE_ATTEMPTS - 1:
+                    raise self._fault(key, error) from error
+                await asyncio.sleep(0.1 * 2**attempt)
+            else:
+                return True
+        raise AssertionError("the last attempt returns or raises")
+
+    async def flush(self, keys: Iterable[str]) -> None:
+        """Do nothing: what the server has accepted is durable."""
+
+    async def _list(self, prefix: str | None = None) -> AsyncGenerator[Any, None]:
+        """Return what every listing of this class is made of; the client does not repeat one that was cut off."""
+        for attempt in range(LIST_ATTEMPTS):
+            try:
+                found = await obstore.list(self.store, prefix=prefix).collect_async()
+            except BaseError as error:
+                if attempt == LIST_ATTEMPTS - 1:
+                    raise self._fault(prefix or "", error) from error
+            else:
+                for entry in found:
+                    yield entry
+                return
+
+    def list_objects(self, prefix: str = "") -> Iterator[ObjectEntry]:
+        """Return every object whose key begins with the folder `prefix`."""
+
+        async def collect() -> list[Any]:
+            return [entry async for entry in self._list(prefix or None)]
+
+        for entry in sync(collect()):
+            modified_s = entry["last_modified"].timestamp()
+            yield ObjectEntry(key=entry["path"], size_bytes=entry["size"], modified_s=modified_s)
+
+    def move_object(self, key: str, target: str) -> None:
+        """Give an object another key: copied, then deleted."""
+        self._check_writable()
+        with self._name_faults(key):
+            obstore.copy(self.store, key, target)
+            obstore.delete(self.store, key)
+
+    @contextmanager
+    def _name_faults(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except BaseError as error:
+            raise self._fault(key, error) from error
+
+    def _fault(self, key: str, error: BaseError) -> StoreUnreachableError:
+        reason = " ".join(str(error).partition("Debug source")[0].split())
+        return StoreUnreachableError(
+            f"{self.url}/{key}: expected an answer, found: {reason:.300}; check the address, the credentials and the "
+            "network"
+        )
+
+
+class WebBackend(RemoteBackend):
+    """A static web server: read-only, and it cannot be listed.
+
+    Where it does not answer range requests, whole objects are fetched, and the last of them kept.
+    """
+
+    def __init__(self, store: Any, *, url: str, read_only: bool = True) -> None:
+        super().__init__(store, url=url, read_only=True)
+        if not read_only:
+            self._check_writable()
+        self._answers_ranges = True
+        self._kept: OrderedDict[str, Buffer] = OrderedDict()
+
+    supports_writes = False
+    supports_deletes = False
+    supports_listing = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what travels to another process: what was kept does not."""
+        return super().__getstate__() | {"_kept": OrderedDict()}
+
+    def _check_writable(self) -> None:
+        raise ReadOnlyError(f"{self.url}: expected only reads, found a request to write; use a folder or s3://")
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """Return an object or a part of it, None where there is none."""
+        if byte_range is None:
+            return await super().get(key, prototype)
+        if self._answers_ranges:
+            try:
+                return await ObjectStore.get(self, key, prototype, byte_range)
+            except NotSupportedError:
+                self._answers_ranges = False
+            except BaseError as error:
+                raise self._fault(key, error) from error
+        kept = self._kept.get(key)
+        if kept is None:
+            fetched = await super().get(key, prototype)
+            kept = None if fetched is None else self._keep(key, fetched)
+        return None if kept is None else _cut(kept, byte_range)
+
+    def list_objects(self, prefix: str = "") -> Iterator[ObjectEntry]:  # noqa: ARG002
+        """Refuse: a web server does not tell what it holds."""
+        raise ReadOnlyError(f"{self.url}: expected a store that can be listed, found a web server; copy it first")
+
+    def _keep(self, key: str, whole: Buffer) -> Buffer:
+        self._kept[key] = whole
+        self._kept.move_to_end(key)
+        while sum(map(len, self._kept.values())) > KEPT_BYTES and len(self._kept) > 1:
+            self._kept.popitem(last=False)
+        return whole
+
+
+def _cut(whole: Buffer, byte_range: ByteRequest) -> Buffer:
+    if isinstance(byte_range, RangeByteRequest):
+        return whole[byte_range.start : byte_range.end]
+    if isinstance(byte_range, OffsetByteRequest):
+        return whole[byte_range.offset :]
+    if isinstance(byte_range, SuffixByteRequest):
+        return whole[max(0, len(whole) - byte_range.suffix) :]
+    raise TypeError(f"Unexpected byte_range, got {byte_range}")
+
+
+def open_s3(url: str) -> RemoteBackend:
+    """Return the place ``s3://bucket/prefix``; endpoint, region and credentials come from the ``AWS_...`` variables."""
+    bucket, _, prefix = url.removeprefix("s3://").strip("/").partition("/")
+    options = CLIENT | {"allow_http": True}  # for whoever sets an http:// endpoint; without one it is https
+    store = S3Store(bucket, prefix=prefix or None, client_options=options, retry_config=RETRY)
+    return RemoteBackend(store, url=url.rstrip("/"))
+
+
+def open_web(url: str) -> WebBackend:
+    """Return the place ``http://...`` or ``https://...``."""
+    options = CLIENT | {"allow_http": url.startswith("http://")}
+    return WebBackend(HTTPStore(url, client_options=options, retry_config=RETRY), url=url.rstrip("/"))

@@ -1,0 +1,136 @@
+"""Mending a dataset: bad objects are moved aside and their blocks computed again; leftovers are removed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from zarr.core.sync import sync
+
+from .commit import commit_path
+from .dataset import Dataset
+from .document import read_document, write_document
+from .fault import Fault
+from .schema import ASIDE, is_shard_key
+
+MOVED = ("empty", "cut", "altered", "not finite", "extra", "link")
+"""Faults of a block whose object is in the way of a good one."""
+
+DAY_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """One object that a repair moves aside, and why."""
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepairPlan:
+    """What a repair does: ``moves`` in this order, so that each of ``blocks`` (run, block) is pending afterwards.
+
+    ``by_hand`` are faults that it cannot mend: metadata is restored from a copy.
+    """
+
+    moves: tuple[Move, ...]
+    blocks: tuple[tuple[str, int], ...]
+    by_hand: tuple[Fault, ...]
+
+
+def plan_repair(faults: Iterable[Fault]) -> RepairPlan:
+    """Return how to mend `faults`, those of an audit.
+
+    A block's commit record is the last of its objects to move: a repair that is cut short leaves a block that is
+    reported and refused, never one that looks whole.
+    """
+    harmful = [fault for fault in faults if not fault.harmless]
+    mendable = [fault for fault in harmful if fault.block is not None or fault.kind == "extra"]
+    blocks = dict.fromkeys(
+        (fault.run, fault.block) for fault in mendable if fault.run is not None and fault.block is not None
+    )
+    moves = {fault.key: str(fault) for fault in mendable if fault.kind in MOVED}
+    for run, block in blocks:
+        record = f"{commit_path(run, block)}/zarr.json"
+        moves.pop(record, None)
+        moves[record] = f"record of run {run}, block {block}, which is to be computed again"
+    return RepairPlan(
+        moves=tuple(Move(key=key, reason=reason) for key, reason in moves.items()),
+        blocks=tuple(blocks),
+        by_hand=tuple(fault for fault in harmful if fault not in mendable),
+    )
+
+
+def repair_dataset(dataset: Dataset, plan: RepairPlan) -> None:
+    """Move every object of `plan` into the dataset's ``_aside`` group; nothing is deleted.
+
+    There each is an array of bytes of its own, whose attributes tell the key it had, why it was moved, and when.
+
+    Notes
+    -----
+    Where a run of `plan.blocks` was complete, it reads as incomplete until its blocks are computed again.
+    """
+    backend = dataset.backend
+    for name in dict.fromkeys(run for run, _ in plan.blocks):
+        dataset.run(name).mark_planned()
+    if plan.moves and read_document(backend, ASIDE) is None:
+        write_document(backend, ASIDE, {"zarr_format": 3, "node_type": "group", "attributes": {}})
+    sizes = {entry.key: entry.size_bytes for entry in backend.list_objects()}
+    number = 0
+    for move in plan.moves:
+        if move.key not in sizes:
+            continue
+        while f"{ASIDE}/{number:06d}/zarr.json" in sizes:
+            number += 1
+        path = f"{ASIDE}/{number:06d}"
+        write_document(backend, path, _bytes_array(sizes[move.key], move))
+        backend.move_object(move.key, f"{path}/c/0")
+        number += 1
+
+
+def _bytes_array(size_bytes: int, move: Move) -> dict[str, Any]:
+    """Return the metadata of an array whose only chunk is the moved object as it is."""
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [size_bytes],
+        "data_type": "uint8",
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [max(1, size_bytes)]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0,
+        "codecs": [{"name": "bytes"}],
+        "attributes": {"key": move.key, "reason": move.reason, "moved_at_s": round(time.time())},
+        "dimension_names": ["byte"],
+    }
+
+
+def find_garbage(
+    dataset: Dataset, faults: Iterable[Fault], *, older_than_s: float = DAY_S, aside: bool = False
+) -> list[str]:
+    """Return the keys that `remove_garbage` may delete: leftovers among `faults` that no writer touched of late.
+
+    With `aside`, also what repairs have moved aside. A leftover younger than `older_than_s` may belong to a block that
+    is being written.
+    """
+    leftovers = {fault.key for fault in faults if fault.harmless}
+    newest = time.time() - older_than_s
+    return sorted(
+        entry.key
+        for entry in dataset.backend.list_objects()
+        if (entry.key in leftovers and entry.modified_s <= newest) or (aside and entry.key.startswith(f"{ASIDE}/"))
+    )
+
+
+def remove_garbage(dataset: Dataset, keys: Iterable[str]) -> None:
+    """Delete the objects `keys`; what has been committed since they were found is refused by the store.
+
+    Raises
+    ------
+    CreateOnlyError
+        If a key belongs to a committed block.
+    """
+    for key in sorted(keys, key=lambda key: (not is_shard_key(key), key)):
+        sync(dataset.store.delete(key))
