@@ -15,7 +15,7 @@ import numpy as np
 
 from storage import Dataset, Run, RunPlan, ensure_dataset
 from storage.block import Block
-from storage.dtype import StoredDtype, choose_dtype
+from storage.dtype import StoredDtype
 from storage.errors import RunExistsError
 from storage.schema import FORMAT_VERSION, SITES, plan_arrays
 
@@ -105,8 +105,8 @@ def measure_dtypes(
 ) -> dict[str, StoredDtype]:
     """Return by its name the dtype that each task's activations fit, judged by its first batch.
 
-    It is float16 where they stay far below its largest value, else float32; see `storage.dtype.choose_dtype`. A later
-    block that does not fit is an error, never infinity.
+    It is float16 where they stay far below its largest value and lose little by rounding, else float32; see
+    `storage.dtype.choose_dtype`. A later block that does not fit is an error, never infinity.
     """
     pilots = [
         BlockJob(
@@ -121,10 +121,10 @@ def measure_dtypes(
         )
         for task in tasks
     ]
-    largest: dict[str, float] = {}
+    reports: list[BlockReport] = []
     if pilots:
-        engine(pilots, lambda report: largest.update({report.run: report.max_abs}))
-    return {name: choose_dtype(max_abs) for name, max_abs in largest.items()}
+        engine(pilots, reports.append)
+    return {report.run: report.dtype for report in reports if report.dtype is not None}
 
 
 def settle_dtype(plan: RunPlan, dtype: StoredDtype) -> RunPlan:

@@ -7,12 +7,14 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from storage import open_dataset, write_block
 from storage.block import Block
-from storage.dtype import StoredDtype
+from storage.dtype import StoredDtype, choose_dtype, measure_float16_loss
 from storage.schema import SITES, Site
 
 from .errors import PipelineError
@@ -93,15 +95,15 @@ class BlockJob:
 class BlockReport:
     """What a worker tells of a block it has committed; the activations themselves never pass through it.
 
-    ``max_abs`` is the largest magnitude among them.
+    ``dtype`` is set by a pilot: what its activations are to be stored in.
     """
 
     run: str
     block: int
     n_samples: int
     compute_s: float
-    max_abs: float
     pid: int
+    dtype: StoredDtype | None = None
 
 
 Engine = Callable[[Sequence[BlockJob], Callable[[BlockReport], None]], None]
@@ -110,6 +112,11 @@ Engine = Callable[[Sequence[BlockJob], Callable[[BlockReport], None]], None]
 Raises `EngineError` where the workers cannot be had, and `ExtractionError` after all other jobs are done, naming every
 job that failed.
 """
+
+
+def _fit_dtype(activations: Sequence[npt.NDArray[np.floating[Any]]]) -> StoredDtype:
+    largest = max(float(np.abs(recorded).max(initial=0)) for recorded in activations)
+    return choose_dtype(largest, float16_loss=max(map(measure_float16_loss, activations)))
 
 
 class BlockWorker:
@@ -137,13 +144,10 @@ class BlockWorker:
         extractor = self._load_extractor(job)
         values = extractor.extract(job.samples, job.question, batch_size=job.settings.batch_size)
         seconds = time.perf_counter() - started
-        recorded = [values[site] for site in job.settings.sites]
-        max_abs = max(float(np.maximum(site.max(initial=0), -site.min(initial=0))) for site in recorded)
         circumstances = {
             "batch_size": job.settings.batch_size,
             "device": str(extractor.model.device),
             "host": platform.node(),
-            "max_abs": max_abs,
             "seconds": round(seconds, 3),
             "threads": self._threads,
         }
@@ -154,8 +158,8 @@ class BlockWorker:
             block=job.block.index,
             n_samples=job.block.n_samples,
             compute_s=seconds,
-            max_abs=max_abs,
             pid=os.getpid(),
+            dtype=_fit_dtype([values[site] for site in job.settings.sites]) if job.pilot else None,
         )
 
     def _load_extractor(self, job: BlockJob) -> Extractor:

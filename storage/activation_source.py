@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .block import Block
+from .dtype import measure_float16_loss
 from .errors import ExchangeError
 from .schema import SITES, Site
 
@@ -45,10 +46,12 @@ class ActivationSource:
 class ActivationSurvey:
     """What one pass over all values tells: the largest magnitude of each site in valid rows, and a digest.
 
-    ``sha256`` depends on the values alone, as float32: not on the block size, nor on rows that are not valid.
+    ``float16_loss`` is what the first samples would lose to rounding. ``sha256`` depends on the values alone, as
+    float32: not on the block size, nor on rows that are not valid.
     """
 
     max_abs: Mapping[Site, float]
+    float16_loss: float
     sha256: str
 
 
@@ -117,19 +120,22 @@ def survey_activations(
     """
     digests = {source.site: hashlib.sha256(f"{source.site} {source.trailing} ".encode()) for source in sources}
     max_abs: dict[Site, float] = dict.fromkeys(digests, 0.0)
+    losses = [0.0]
     for block in blocks:
         for source in sources:
             for piece in _plan_pieces(block, source):
                 rows, real = source.read(piece), valid[piece.start : piece.stop]
                 _validate_finite(where, source, piece, rows, real)
                 max_abs[source.site] = max(max_abs[source.site], _largest(rows if real.all() else rows[real]))
+                if piece.start == 0 and real.any():
+                    losses.append(measure_float16_loss(rows[real]))
                 with np.errstate(over="ignore", invalid="ignore"):
                     stored = rows.astype("<f4", order="C")
                 stored[~real] = 0
                 digests[source.site].update(stored.data)
         on_block(block)
     whole = hashlib.sha256(b"".join(digest.digest() for digest in digests.values()))
-    return ActivationSurvey(max_abs=max_abs, sha256=whole.hexdigest())
+    return ActivationSurvey(max_abs=max_abs, float16_loss=max(losses), sha256=whole.hexdigest())
 
 
 def _plan_pieces(block: Block, source: ActivationSource) -> list[Block]:

@@ -78,7 +78,7 @@ def from_arrays(
     valid
         (sample,) booleans; activations of other rows are stored as NaN.
     dtype
-        ``float16``, ``float32``, or ``auto``: float16 where every value is far from its limit.
+        ``float16``, ``float32``, or ``auto``: float16 where every value is far from its limit and little is lost.
     block
         Samples a block.
     n_heads
@@ -152,7 +152,8 @@ def _plan_shape(where: str, sources: Sequence[ActivationSource], n_heads: int) -
 
 def _resolve_dtype(where: str, dtype: str, survey: ActivationSurvey) -> StoredDtype:
     """Return the dtype to store, wide enough for every value."""
-    chosen = choose_dtype(max(survey.max_abs.values())) if dtype == "auto" else DTYPES[dtype]
+    largest = max(survey.max_abs.values())
+    chosen = choose_dtype(largest, float16_loss=survey.float16_loss) if dtype == "auto" else DTYPES[dtype]
     for site, max_abs in survey.max_abs.items():
         with np.errstate(over="ignore"):
             held = np.array(max_abs).astype(chosen)

@@ -20,7 +20,7 @@ from .document import read_document
 from .document_schema import DocumentKind, find_fault
 from .errors import BlockDamagedError, DatasetDamagedError, DatasetError
 from .fault import AuditCount, Fault, FaultKind
-from .inspection import Reason, find_size_faults, inspect_bytes, inspect_size, read_valid
+from .inspection import PlannedShard, Reason, find_size_faults, inspect_bytes, inspect_size, read_valid
 from .part import part_path
 from .run import Run
 from .schema import COMMITS, OWN_GROUPS, PARTIAL_SUFFIX, PARTS
@@ -264,12 +264,12 @@ class _RunAudit:
             yield self.fault("document", key, f"{expected} for {shard}", found, block=block.index)
 
     def inspect(
-        self, objects: list[StoredObject], shards: Mapping[str, ShardLayout]
+        self, objects: list[StoredObject], shards: Mapping[str, PlannedShard]
     ) -> Iterator[tuple[StoredObject, Reason | None]]:
         """Return what is wrong with each of a block's objects: its size, then, in a full audit, its bytes."""
         audit, backend = self.audit, self.audit.backend
         flags = next((key for key in shards if key.startswith(f"{self.name}/valid/c/")), None)
-        valid = read_valid(backend, shards[flags], flags) if audit.full and flags else None
+        valid = read_valid(backend, shards[flags].layout, flags) if audit.full and flags else None
 
         def look(entry: StoredObject) -> Reason | None:
             if audit.is_link(entry.key):
@@ -283,22 +283,22 @@ class _RunAudit:
         with ThreadPoolExecutor(READ_AT_ONCE) as threads:
             yield from zip(objects, threads.map(look, objects), strict=True)
 
-    def shards_of(self, block: Block) -> dict[str, ShardLayout]:
-        """Return the layout of each shard that the plan gives to `block`, by key."""
-        return {
-            self.layouts[name].key((block.index, *place)): self.layouts[name]
-            for name in self.sampled
-            for place in product(*_shard_grid(self.run.arrays[name]))
-        }
+    def shards_of(self, block: Block) -> dict[str, PlannedShard]:
+        """Return each shard that the plan gives to `block`, by key."""
+        planned = {}
+        for name in self.sampled:
+            layout, shape = self.layouts[name], self.run.arrays[name].shape[1:]
+            grid = [range(-(-size // shard)) for size, shard in zip(shape, layout.shard[1:], strict=True)]
+            for place in product(*grid):
+                starts = [number * shard for number, shard in zip(place, layout.shard[1:], strict=True)]
+                sizes = [
+                    min(shard, size - start) for shard, size, start in zip(layout.shard[1:], shape, starts, strict=True)
+                ]
+                planned[layout.key((block.index, *place))] = PlannedShard(layout=layout, sizes=tuple(sizes))
+        return planned
 
     def fault(self, kind: FaultKind, key: str, expected: str, found: str, *, block: int | None = None) -> Fault:
         return Fault(kind=kind, key=key, expected=expected, found=found, run=self.name, block=block)
-
-
-def _shard_grid(array: zarr.Array[Any]) -> list[range]:
-    """Return the places of an array's shards along each dimension but the first."""
-    shards = array.shards or array.shape
-    return [range(-(-size // shard)) for size, shard in zip(array.shape[1:], shards[1:], strict=True)]
 
 
 def _find_runs(keys: Mapping[str, ObjectEntry]) -> set[str]:

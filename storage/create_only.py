@@ -83,6 +83,7 @@ class CreateOnlyStore(WrapperStore[Backend]):
         CreateOnlyError
             If `key` is a shard of a committed block, a record, or metadata of a run with committed blocks.
         """
+        self._check_writable()
         committed = await self._find_record_of(key) or await self._find_record_below(key)  # zarr deletes folders, too
         if committed is not None or is_record_key(key):
             raise CreateOnlyError(
@@ -100,6 +101,7 @@ class CreateOnlyStore(WrapperStore[Backend]):
             If something is.
         """
         path = prefix.rstrip("/")
+        self._check_writable()
         committed = await self._find_record_below(path) or await self._find_record_above(path)
         if committed is not None:
             raise CreateOnlyError(
@@ -116,6 +118,7 @@ class CreateOnlyStore(WrapperStore[Backend]):
         CreateOnlyError
             If something is.
         """
+        self._check_writable()
         committed = await self._find_record_below("")
         if committed is not None:
             raise CreateOnlyError(

@@ -28,9 +28,9 @@ from .schema import FORMAT, FORMAT_VERSION
 from .template import RunPlan, raise_shapes, write_template
 from .url import is_remote, open_backend
 
-RUN_NAME = re.compile(r"(?!c/|_)[\w.@-]*\w[\w.@-]*/(?!c$|_)[\w.@-]*\w[\w.@-]*")
-"""``<model>/<task>[@<variant>]``: two names of letters, digits, ``_``, ``-``, ``.`` and ``@``; neither is ``c``, which
-is where an array's shards lie, nor begins with ``_``, which is for the dataset's own groups."""
+RUN_NAME = re.compile(r"(?!c/|_|\.{1,2}/)[A-Za-z0-9_.@-]+/(?!c$|_|\.{1,2}$)[A-Za-z0-9_.@-]+")
+"""``<model>/<task>[@<variant>]``: two names of ASCII letters, digits, ``_``, ``-``, ``.`` and ``@``; neither is ``.``,
+``..`` or ``c``, which is where an array's shards lie, nor begins with ``_``, which is for the dataset's own groups."""
 
 Fingerprint = Callable[[int, int], str]
 """Tells the samples from the first number up to the second, exclusive, from any others."""
@@ -167,6 +167,7 @@ class Dataset:
         Where another process creates the run meanwhile, the first one's stands; `resume_run` tells whether it is the
         one meant.
         """
+        self._validate_writable()
         if not RUN_NAME.fullmatch(name):
             raise DatasetError(
                 f"{self.url}: run {name!r}: expected <model>/<task>, each of letters, digits and _ - . @, found other "
@@ -183,6 +184,10 @@ class Dataset:
         write_template(self.store, name, plan)
         consolidate(self.store, "")
         return self.run(name)
+
+    def _validate_writable(self) -> None:
+        if self.backend.read_only:
+            raise ReadOnlyError(f"{self.url}: expected a place to write to, found a web server; use a folder or s3://")
 
     def validate(self, *, full: bool = False) -> None:
         """Check that the dataset holds what its records say: sizes, and with `full` every byte.

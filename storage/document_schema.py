@@ -21,11 +21,12 @@ def _validator(kind: DocumentKind) -> jsonschema.Draft202012Validator:
 
 
 def find_fault(kind: DocumentKind, document: Any) -> str | None:
-    """Return what is wrong with `document` first, one line that begins with its place in it; None where nothing is."""
-    for fault in _validator(kind).iter_errors(document):
-        place = "/".join(str(part) for part in fault.absolute_path)
-        reason = " ".join(fault.message.split())
-        if len(reason) > SHOWN_CHARACTERS:
-            reason = f"{reason[: SHOWN_CHARACTERS // 2]} ... {reason[-SHOWN_CHARACTERS // 2 :]}"
-        return f"{place or 'document'}: {reason}"
-    return None
+    """Return what is most wrong with `document`, one line that begins with its place in it; None where nothing is."""
+    fault = jsonschema.exceptions.best_match(_validator(kind).iter_errors(document))
+    if fault is None:
+        return None
+    place = "/".join(str(part) for part in fault.absolute_path)
+    reason = " ".join(fault.message.split())
+    if len(reason) > SHOWN_CHARACTERS:
+        reason = f"{reason[: SHOWN_CHARACTERS // 2]} ... {reason[-SHOWN_CHARACTERS // 2 :]}"
+    return f"{place or 'document'}: {reason}"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 StoredDtype = Literal["f2", "f4"]
 
@@ -12,7 +15,40 @@ FLOAT16_MAX = 65504.0
 FLOAT16_HEADROOM = 8
 """How many times the largest value seen must fit below `FLOAT16_MAX`: samples not seen yet may be larger."""
 
+MAX_FLOAT16_LOSS = 1e-4
+"""What share of a unit's variance rounding may destroy: an error of a hundredth of its standard deviation.
 
-def choose_dtype(max_abs: float) -> StoredDtype:
-    """Return f2 where activations of magnitude up to `max_abs` stay far below float16's largest value, else f4."""
-    return "f2" if max_abs <= FLOAT16_MAX / FLOAT16_HEADROOM else "f4"
+Units that barely move around a large value lose far more. On tiny-llava's colour task the heads of layer 0 lose 0.7 %,
+and with float16 the vote of layer 0 falls from 60 % right answers to 43 %.
+"""
+
+LOSS_QUANTILE = 0.9
+"""Of a layer's units, this share must lose no more; the rest may be all but constant."""
+
+
+def measure_float16_loss(activations: npt.NDArray[np.floating[Any]]) -> float:
+    """Return what share of its units' variance over samples the layer that loses most would lose to rounding.
+
+    `activations` has the shape (sample, token, layer, unit). Of a layer's units the one at `LOSS_QUANTILE` is taken;
+    constant units lose nothing.
+    """
+    worst = 0.0
+    for token in range(activations.shape[1]):
+        for layer in range(activations.shape[2]):
+            values = activations[:, token, layer].astype(np.float64)
+            with np.errstate(over="ignore", invalid="ignore"):
+                error = ((values - values.astype(np.float16)) ** 2).mean(axis=0)
+            variance = values.var(axis=0)
+            moving = variance > 0
+            if moving.any():
+                worst = max(worst, float(np.quantile(error[moving] / variance[moving], LOSS_QUANTILE)))
+    return worst
+
+
+def choose_dtype(max_abs: float, *, float16_loss: float) -> StoredDtype:
+    """Return f2 where activations of magnitude up to `max_abs` stay far below its limit and lose little, else f4.
+
+    `float16_loss` is what `measure_float16_loss` found.
+    """
+    fits = max_abs <= FLOAT16_MAX / FLOAT16_HEADROOM and float16_loss <= MAX_FLOAT16_LOSS
+    return "f2" if fits else "f4"

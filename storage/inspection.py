@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -20,6 +21,15 @@ from .shard import ShardDamageError, ShardLayout, decode_object, dims_of, parse_
 
 MAX_CHUNK_BYTES = 2**31
 """What a chunk may decode to at most; anything larger is a mistake or an attack."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedShard:
+    """A shard as the plan has it; ``sizes`` tell how much of each dimension but the first is not padding."""
+
+    layout: ShardLayout
+    sizes: tuple[int, ...]
+
 
 Reason = tuple[FaultKind, str, str]
 """What kind of fault, what was expected, what was found."""
@@ -38,7 +48,7 @@ def inspect_size(recorded: StoredObject, size_bytes: int | None) -> Reason | Non
 
 
 def inspect_bytes(
-    backend: Backend, recorded: StoredObject, layout: ShardLayout, valid: npt.NDArray[np.bool_] | None
+    backend: Backend, recorded: StoredObject, shard: PlannedShard, valid: npt.NDArray[np.bool_] | None
 ) -> Reason | None:
     """Return what is wrong with the bytes of an object, all of them read, None where nothing is.
 
@@ -52,11 +62,12 @@ def inspect_bytes(
     if digest != recorded.sha256:
         return "altered", f"sha256 {recorded.sha256}", digest
     try:
-        values = decode_object(layout, content, recorded.key)
+        values = decode_object(shard.layout, content, recorded.key)
     except ShardDamageError as error:
         return "altered", "a shard that decodes", str(error)
     if values.dtype.kind == "f" and valid is not None:
-        bad = ~np.isfinite(values[valid]).reshape(int(valid.sum()), -1).all(axis=1)
+        inside = tuple(slice(0, size) for size in shard.sizes)
+        bad = ~np.isfinite(values[valid][:, *inside]).reshape(int(valid.sum()), -1).all(axis=1)
         if bad.any():
             row = np.flatnonzero(valid)[np.argmax(bad)]
             return "not finite", "finite values in valid rows", f"NaN or infinity in row {row} of the block"

@@ -26,6 +26,9 @@ RETRY: Any = {"max_retries": 8, "retry_timeout": timedelta(minutes=3)}
 CREATE_ATTEMPTS = 5
 """How often a conditional put is sent before it counts as failed: the client itself does not repeat one that hung."""
 
+UNSATISFIABLE = "416 Range Not Satisfiable"
+"""What a server says of a range past an object's end."""
+
 LIST_ATTEMPTS = 3
 
 KEPT_BYTES = 256 * 2**20
@@ -44,9 +47,15 @@ class RemoteBackend(ObjectStore[Any], Backend):
         return type(self)(self.store, url=self.url, read_only=read_only)
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """Return an object or a part of it, None where there is none."""
+        """Return an object or a part of it, None where there is none; of one that is too short, what there is."""
         with self._name_faults(key):
-            return await super().get(key, prototype, byte_range)
+            try:
+                return await super().get(key, prototype, byte_range)
+            except BaseError as error:
+                if byte_range is None or UNSATISFIABLE not in str(error):
+                    raise
+                whole = await super().get(key, prototype)
+                return None if whole is None else _cut(whole, byte_range)
 
     async def exists(self, key: str) -> bool:
         """Return whether there is an object."""
@@ -143,7 +152,7 @@ class WebBackend(RemoteBackend):
         super().__init__(store, url=url, read_only=True)
         if not read_only:
             self._check_writable()
-        self._answers_ranges = True
+        self._answers_ranges: bool | None = None
         self._kept: OrderedDict[str, Buffer] = OrderedDict()
 
     supports_writes = False
@@ -159,15 +168,8 @@ class WebBackend(RemoteBackend):
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Return an object or a part of it, None where there is none."""
-        if byte_range is None:
-            return await super().get(key, prototype)
-        if self._answers_ranges:
-            try:
-                return await ObjectStore.get(self, key, prototype, byte_range)
-            except NotSupportedError:
-                self._answers_ranges = False
-            except BaseError as error:
-                raise self._fault(key, error) from error
+        if byte_range is None or await self._has_ranges():
+            return await super().get(key, prototype, byte_range)
         kept = self._kept.get(key)
         if kept is None:
             fetched = await super().get(key, prototype)
@@ -177,6 +179,17 @@ class WebBackend(RemoteBackend):
     def list_objects(self, prefix: str = "") -> Iterator[ObjectEntry]:  # noqa: ARG002
         """Refuse: a web server does not tell what it holds."""
         raise ReadOnlyError(f"{self.url}: expected a store that can be listed, found a web server; copy it first")
+
+    async def _has_ranges(self) -> bool:
+        if self._answers_ranges is None:
+            with self._name_faults("zarr.json"):
+                try:
+                    await obstore.get_range_async(self.store, "zarr.json", start=0, end=1)
+                except NotSupportedError:
+                    self._answers_ranges = False
+                else:
+                    self._answers_ranges = True
+        return self._answers_ranges
 
     def _keep(self, key: str, whole: Buffer) -> Buffer:
         self._kept[key] = whole

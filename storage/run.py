@@ -43,6 +43,11 @@ class Run:
         self.identity: dict[str, Any] = self._attributes["identity"]
         self.block: int = self._attributes["plan"]["block"]
         self.n_samples = sum(part.n_samples for part in self.parts)
+        if self.n_samples < self._attributes["n_samples"]:
+            raise DatasetError(
+                f"run {name}: expected parts of {self._attributes['n_samples']} samples in all, found "
+                f"{self.n_samples}: a record in {PARTS} is gone; restore it from a copy"
+            )
         self.blocks = plan_blocks([part.n_samples for part in self.parts], block=self.block)
         self._committed: frozenset[int] = frozenset()
 

@@ -43,7 +43,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
         (["--sites", "residual,brain"], "sites 'residual,brain': expected some of residual, mlp, heads"),
         (["--dtype", "int8"], "dtype 'int8': expected one of auto, float32, float16"),
         (["--weights-dtype", "int8"], "weights dtype 'int8': expected one of float32"),
-        (["--dtype", "float32"], "made with dtype = 'float16', asked for dtype = 'float32'"),
+        (["--dtype", "float16"], "made with dtype = 'float32', asked for dtype = 'float16'"),
         (["--limit", "39"], "made with n_samples = 40, asked for n_samples = 39"),
         (["--model", "./no-such-folder"], "model './no-such-folder': expected a checkpoint folder, found none there"),
         (["--model", "../nope/model"], "expected a checkpoint folder, found none there"),

@@ -58,7 +58,7 @@ def content(store: Path) -> tuple[dict[str, bytes], list[Any]]:
             record = read_commit(dataset.store, name, block.index)
             assert record is not None
             records.append((name, record.block, record.start, record.stop, record.sample_ids, record.objects))
-    return shard_bytes(store), records
+    return shard_bytes(dataset), records
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ class MeetingWorker:
             if len(list(self.folder.iterdir())) == 2:
                 break
             threading.Event().wait(0.1)
-        return BlockReport(run=job.run, block=job.block.index, n_samples=1, compute_s=0, max_abs=0, pid=int(self.gpu))
+        return BlockReport(run=job.run, block=job.block.index, n_samples=1, compute_s=0, pid=int(self.gpu))
 
 
 def test_actors_spread_over_the_gpus(
@@ -135,7 +135,7 @@ class FrailWorker(MeetingWorker):
         raise ModuleNotFoundError("No module named 'brain'")
 
     def compute(self, job: BlockJob) -> BlockReport:
-        return BlockReport(run=job.run, block=job.block.index, n_samples=1, compute_s=0, max_abs=0, pid=os.getpid())
+        return BlockReport(run=job.run, block=job.block.index, n_samples=1, compute_s=0, pid=os.getpid())
 
 
 def test_a_worker_that_cannot_start_fails_no_block(
