@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from itertools import product
 from typing import Any
 
 import zarr
@@ -24,7 +23,7 @@ from .inspection import PlannedShard, Reason, find_size_faults, inspect_bytes, i
 from .part import part_path
 from .run import Run
 from .schema import COMMITS, OWN_GROUPS, PARTIAL_SUFFIX, PARTS
-from .shard import ShardLayout, dims_of, parse_layout
+from .shard import ShardLayout, dims_of, parse_layout, plan_shards
 
 READ_AT_ONCE = 4
 SHOWN_FAULTS = 3
@@ -285,17 +284,14 @@ class _RunAudit:
 
     def shards_of(self, block: Block) -> dict[str, PlannedShard]:
         """Return each shard that the plan gives to `block`, by key."""
-        planned = {}
-        for name in self.sampled:
-            layout, shape = self.layouts[name], self.run.arrays[name].shape[1:]
-            grid = [range(-(-size // shard)) for size, shard in zip(shape, layout.shard[1:], strict=True)]
-            for place in product(*grid):
-                starts = [number * shard for number, shard in zip(place, layout.shard[1:], strict=True)]
-                sizes = [
-                    min(shard, size - start) for shard, size, start in zip(layout.shard[1:], shape, starts, strict=True)
-                ]
-                planned[layout.key((block.index, *place))] = PlannedShard(layout=layout, sizes=tuple(sizes))
-        return planned
+        return {
+            layout.key((block.index, *place)): PlannedShard(
+                layout=layout, sizes=tuple(part.stop - part.start for part in region)
+            )
+            for name, layout in self.layouts.items()
+            if name in self.sampled
+            for place, region in plan_shards(layout, self.run.arrays[name].shape[1:])
+        }
 
     def fault(self, kind: FaultKind, key: str, expected: str, found: str, *, block: int | None = None) -> Fault:
         return Fault(kind=kind, key=key, expected=expected, found=found, run=self.name, block=block)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from zarr.abc.store import Store
+from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store
 from zarr.core.buffer import Buffer
+
+BytesLike = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +26,23 @@ class ObjectEntry:
 class Backend(Store):
     """A Zarr store that can create without replacing, make durable, list sizes, and move."""
 
+    n_reading_threads: int
+    """How many objects are worth reading at once."""
+
+    n_flushing_threads: int
+    """How many objects are worth flushing at once."""
+
     @abstractmethod
+    def fetch(self, key: str, byte_range: ByteRequest | None = None) -> memoryview | None:
+        """Return an object or a part of it, None where there is none; of one that is too short, what there is."""
+
     async def create(self, key: str, value: Buffer) -> bool:
+        """Write an object where there is none, and return whether it was this call that made it."""
+        await self._ensure_open()
+        return await asyncio.to_thread(self.create_object, key, value.as_buffer_like())
+
+    @abstractmethod
+    def create_object(self, key: str, content: BytesLike) -> bool:
         """Write an object where there is none, and return whether it was this call that made it.
 
         Notes
@@ -33,8 +51,12 @@ class Backend(Store):
         """
 
     @abstractmethod
-    async def flush(self, keys: Iterable[str]) -> None:
-        """Return when the objects `keys` survive a loss of power."""
+    def flush_object(self, key: str) -> None:
+        """Return when the bytes of an object survive a loss of power; its name may not yet."""
+
+    @abstractmethod
+    def flush_names(self, keys: Iterable[str]) -> None:
+        """Return when the names of objects survive a loss of power."""
 
     @abstractmethod
     def list_objects(self, prefix: str = "") -> Iterator[ObjectEntry]:
@@ -43,3 +65,14 @@ class Backend(Store):
     @abstractmethod
     def move_object(self, key: str, target: str) -> None:
         """Give an object another key, replacing what is there."""
+
+
+def resolve_range(byte_range: ByteRequest | None, size: int) -> tuple[int, int]:
+    """Return where `byte_range` begins and ends in an object of `size` bytes."""
+    if byte_range is None:
+        return 0, size
+    if isinstance(byte_range, RangeByteRequest):
+        return min(byte_range.start, size), min(byte_range.end, size)
+    if isinstance(byte_range, OffsetByteRequest):
+        return min(byte_range.offset, size), size
+    return max(0, size - byte_range.suffix), size

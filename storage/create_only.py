@@ -7,11 +7,10 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from zarr.abc.store import ByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+from zarr.core.buffer import Buffer
 from zarr.storage import WrapperStore
 
-from .backend import Backend
+from .backend import Backend, BytesLike
 from .errors import CreateOnlyError
 from .schema import COMMITS, PARTIAL_SUFFIX, is_record_key, is_shard_key
 
@@ -52,24 +51,10 @@ class CreateOnlyStore(WrapperStore[Backend]):
         """
         if not is_shard_key(key) and not is_record_key(key):
             await super().set(key, value)
-        elif (await self._create_or_get(key, value)).to_bytes() != value.to_bytes():
+        elif await asyncio.to_thread(create_or_fetch, self._store, key, value.to_bytes()) != value.to_bytes():
             raise CreateOnlyError(
                 f"{key}: expected to stay, found a request to replace it; shards and records are create-only"
             )
-
-    async def _create_or_get(self, key: str, value: Buffer) -> Buffer:
-        """Return `value` after it is written, or what was there before it.
-
-        S3 may refuse a create because another one is under way that fails later: then there is nothing, and it is
-        tried again.
-        """
-        for _ in range(CREATE_ATTEMPTS):
-            if await self._store.create(key, value):
-                return value
-            found = await self._store.get(key, default_buffer_prototype())
-            if found is not None:
-                return found
-        raise CreateOnlyError(f"{key}: expected the object that was just there, found nothing; something deletes it")
 
     async def _set_many(self, values: Iterable[tuple[str, Buffer]]) -> None:
         for key, value in values:
@@ -156,34 +141,41 @@ class CreateOnlyStore(WrapperStore[Backend]):
         return None
 
 
-class ShardRecorder(CreateOnlyStore):
-    """What a block is written through: it creates whole shards or adopts those that are there, and remembers them.
+class ShardRecorder:
+    """What a block's shards are written through: it creates them or adopts those that are there, and remembers them.
 
-    ``stored`` maps the key of every shard that was set to its size and digest. ``adopted`` names those that another
-    writer had created first with other bytes; the caller must check that they hold what it needs. Two writers of one
-    shard therefore never mix, and a writer whose put succeeded but whose response was lost meets its own bytes.
-
-    Notes
-    -----
-    zarr reads a shard before it writes it, and would carry an old one's chunks over. Here it sees none that is there.
+    ``stored`` maps the key of every shard to its size and digest; calls from several threads do not meet in it as long
+    as each key is put once. Two writers of one shard never mix, and a writer whose put succeeded but whose response was
+    lost meets its own bytes.
     """
 
-    def __init__(self, store: Backend) -> None:
-        super().__init__(store)
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
         self.stored: dict[str, StoredObject] = {}
-        self.adopted: set[str] = set()
 
-    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """Return metadata; of shards, nothing."""
-        return None if is_shard_key(key) else await super().get(key, prototype, byte_range)
+    def put(self, key: str, content: BytesLike) -> BytesLike:
+        """Return `content` after it is written, or what another writer had created there first."""
+        found = create_or_fetch(self._backend, key, content)
+        digest = hashlib.sha256(found).hexdigest()
+        self.stored[key] = StoredObject(key=key, size_bytes=len(found), sha256=digest)
+        return content if found == content else found
 
-    async def set(self, key: str, value: Buffer) -> None:
-        """Create a shard, or adopt the one that is there."""
-        if not is_shard_key(key):
-            await super().set(key, value)
-            return
-        found = await self._create_or_get(key, value)
-        digest = await asyncio.to_thread(hashlib.sha256, found.as_buffer_like())
-        self.stored[key] = StoredObject(key=key, size_bytes=len(found), sha256=digest.hexdigest())
-        if found is not value and found.to_bytes() != value.to_bytes():
-            self.adopted.add(key)
+
+def create_or_fetch(backend: Backend, key: str, content: BytesLike) -> BytesLike:
+    """Return `content` after it is written, or what was there before it.
+
+    S3 may refuse a create because another one is under way that fails later: then there is nothing, and it is tried
+    again.
+
+    Raises
+    ------
+    CreateOnlyError
+        If objects go as soon as they come.
+    """
+    for _ in range(CREATE_ATTEMPTS):
+        if backend.create_object(key, content):
+            return content
+        found = backend.fetch(key)
+        if found is not None:
+            return found
+    raise CreateOnlyError(f"{key}: expected the object that was just there, found nothing; something deletes it")

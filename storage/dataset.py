@@ -181,7 +181,7 @@ class Dataset:
                 f"{self.url}: run {name}: expected a zarr.json beside its {len(committed)} committed blocks, found "
                 "none; restore it from a copy, or move the run's folder away"
             )
-        write_template(self.store, name, plan)
+        write_template(self.backend, name, plan)
         consolidate(self.store, "")
         return self.run(name)
 

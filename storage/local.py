@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore
 
-from .backend import Backend, ObjectEntry
+from .backend import Backend, BytesLike, ObjectEntry, resolve_range
 from .schema import PARTIAL_SUFFIX, is_shard_key
 
-FLUSH_THREADS = 8
+FLUSH_THREADS = 16
+"""Threads that only wait for the disk: many flushes at once take it no longer than one."""
 
 
 class LocalBackend(LocalStore, Backend):
@@ -23,30 +25,62 @@ class LocalBackend(LocalStore, Backend):
 
     zarr writes a shard beside its final name before it links it there, so that a writer that is killed in between
     leaves half a file among the shards. Here such a file is left in the array's own folder, where no reader looks.
-    Metadata is on the disk when a call returns; shards are after `flush`, so that the disk may write them together.
+    What zarr writes is on the disk when the call returns; what `create_object` makes, after `flush_object` and
+    `flush_names`, so that the disk may write the shards of a block together.
     """
 
     async def _open(self) -> None:  # type: ignore[override]
         """Open without making the folder: reading what is not there creates nothing."""
         await super(LocalStore, self)._open()
 
+    n_reading_threads = os.cpu_count() or 1
+    n_flushing_threads = FLUSH_THREADS
+
+    def fetch(self, key: str, byte_range: ByteRequest | None = None) -> memoryview | None:
+        """Return an object or a part of it, None where there is none; of one that is too short, what there is."""
+        try:
+            descriptor = os.open(f"{self.root}/{key}", os.O_RDONLY)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            start, stop = resolve_range(byte_range, os.fstat(descriptor).st_size)
+            return memoryview(os.pread(descriptor, stop - start, start))
+        except IsADirectoryError:
+            return None
+        finally:
+            os.close(descriptor)
+
     async def set(self, key: str, value: Buffer) -> None:
         """Write an object, replacing it if it is there."""
         await self._ensure_open()
-        await asyncio.to_thread(self._put, key, value, replace=True)
+        await asyncio.to_thread(self._put, key, value.as_buffer_like(), replace=True)
+        await asyncio.to_thread(self.flush_names, [key])
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         """Write an object where there is none."""
         await self.create(key, value)
 
     async def create(self, key: str, value: Buffer) -> bool:
-        """Write an object where there is none, and return whether it was this call that made it."""
-        await self._ensure_open()
-        return await asyncio.to_thread(self._put, key, value, replace=False)
+        """Write an object where there is none, and return whether it was this call; either way it stays."""
+        created = await super(LocalStore, self).create(key, value)
+        await asyncio.to_thread(self.flush_object, key)
+        await asyncio.to_thread(self.flush_names, [key])
+        return created
 
-    async def flush(self, keys: Iterable[str]) -> None:
-        """Return when the objects `keys`, and the folders that lead to them, are on the disk."""
-        await asyncio.to_thread(self._flush, [self.root / key for key in keys])
+    def create_object(self, key: str, content: BytesLike) -> bool:
+        """Write an object where there is none, and return whether it was this call that made it."""
+        return self._put(key, content, replace=False)
+
+    def flush_object(self, key: str) -> None:
+        """Return when the bytes of a file are on the disk."""
+        _fsync(self.root / key)
+
+    def flush_names(self, keys: Iterable[str]) -> None:
+        """Return when the folders that lead to the files are on the disk."""
+        chain = {above for key in keys for above in (self.root / key).parents}
+        inside = {folder for folder in chain if folder.is_relative_to(self.root)}
+        with ThreadPoolExecutor(FLUSH_THREADS) as threads:
+            list(threads.map(_fsync, inside | {self.root.parent}))
 
     def list_objects(self, prefix: str = "") -> Iterator[ObjectEntry]:
         """Return every file and symbolic link below `prefix`; links are not followed."""
@@ -67,10 +101,9 @@ class LocalBackend(LocalStore, Backend):
         self._check_writable()
         (self.root / target).parent.mkdir(parents=True, exist_ok=True)
         (self.root / key).replace(self.root / target)
-        self._flush([self.root / target])
-        _fsync((self.root / key).parent)
+        self.flush_names([key, target])
 
-    def _put(self, key: str, value: Buffer, *, replace: bool) -> bool:
+    def _put(self, key: str, content: BytesLike, *, replace: bool) -> bool:
         self._check_writable()
         target = self.root / key
         if not replace and target.exists():
@@ -80,9 +113,11 @@ class LocalBackend(LocalStore, Backend):
         staged = staging / f"{uuid.uuid4().hex}{PARTIAL_SUFFIX}"
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            staged.write_bytes(value.as_buffer_like())
-            if not shard:
-                _fsync(staged)
+            with staged.open("wb") as file:
+                file.write(content)
+                if not shard:
+                    file.flush()
+                    os.fsync(file.fileno())
             if replace:
                 staged.replace(target)
             else:
@@ -91,21 +126,7 @@ class LocalBackend(LocalStore, Backend):
             return False
         finally:
             staged.unlink(missing_ok=True)
-        if not shard:
-            self._flush_folders({target.parent})
         return True
-
-    def _flush(self, paths: list[Path]) -> None:
-        with ThreadPoolExecutor(FLUSH_THREADS) as threads:
-            list(threads.map(_fsync, paths))
-        self._flush_folders({path.parent for path in paths})
-
-    def _flush_folders(self, folders: Set[Path]) -> None:
-        """Make the names in `folders` durable, and those of the folders themselves, up to the dataset's parent."""
-        chain = {above for folder in folders for above in (folder, *folder.parents)}
-        inside = {folder for folder in chain if folder.is_relative_to(self.root)}
-        for folder in sorted(inside | {self.root.parent}, key=lambda folder: -len(folder.parts)):
-            _fsync(folder)
 
 
 def _fsync(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -10,30 +9,29 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from zarr.abc.store import Store
-from zarr.core.sync import sync
 
+from .backend import Backend
 from .block import Block
 from .errors import BlockDamagedError
 from .shard import Region, ShardDamageError, ShardLayout, read_shard
+from .threads import thread_pool
 
-SHARDS_AT_ONCE = 16
-"""How many shards one read asks for at the same time: enough to hide the way to a server."""
+Piece = tuple[Block, tuple[int, ...], Region, Region]
+"""A block, the place of one of its shards, what to read of it, and where that goes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArrayReader:
     """An array whose first dimension is ``sample``.
 
-    Samples of ``committed`` blocks are read and checked; all others are ``fill`` without a look at the store, whatever
-    an unfinished writer may have left there.
+    Samples of ``committed`` blocks are read and checked; all others are fill values without a look at the store,
+    whatever an unfinished writer may have left there.
     """
 
-    store: Store
+    backend: Backend
     run: str
     layout: ShardLayout
     trailing: tuple[int, ...]
-    fill: Any
     blocks: Sequence[Block]
     committed: frozenset[int]
 
@@ -50,27 +48,37 @@ class ArrayReader:
         BlockDamagedError
             If an object of a committed block is gone or is not what was written.
         """
-        values = np.full([part.stop - part.start for part in region], self.fill, dtype=self.layout.dtype)
-        if values.size:
-            sync(self._read(region, values))
+        shape = [part.stop - part.start for part in region]
+        if self.committed.issuperset(block.index for block in self.blocks):
+            values = np.empty(shape, dtype=self.layout.dtype)
+        else:
+            values = np.full(shape, self.layout.fill, dtype=self.layout.dtype)
+        pieces = list(self._plan_pieces(region)) if values.size else []
+        n_groups = min(len(pieces), self.backend.n_reading_threads)
+        mine, *others = [pieces[first::n_groups] for first in range(n_groups)] or [[]]
+        threads = thread_pool(self.backend.n_reading_threads)
+        elsewhere = [threads.submit(self._read_pieces, values, group) for group in others]
+        self._read_pieces(values, mine)
+        for group in elsewhere:
+            group.result()
         return values
 
-    async def _read(self, region: Region, values: npt.NDArray[Any]) -> None:
-        gate = asyncio.Semaphore(SHARDS_AT_ONCE)
+    def _read_pieces(self, values: npt.NDArray[Any], pieces: Sequence[Piece]) -> None:
+        for piece in pieces:
+            self._read_piece(values, *piece)
 
-        async def read(block: Block, place: tuple[int, ...], source: Region, target: Region) -> None:
-            async with gate:
-                try:
-                    await read_shard(self.store, self.layout, place, source, values[target])
-                except ShardDamageError as error:
-                    raise BlockDamagedError(
-                        f"run {self.run}, block {block.index}, array {self.layout.path.rpartition('/')[2]}: {error}; "
-                        "name all damage with `superneurons validate --full`, mend it with `superneurons repair`"
-                    ) from error
+    def _read_piece(
+        self, values: npt.NDArray[Any], block: Block, place: tuple[int, ...], source: Region, target: Region
+    ) -> None:
+        try:
+            read_shard(self.backend, self.layout, place, source, values[target])
+        except ShardDamageError as error:
+            raise BlockDamagedError(
+                f"run {self.run}, block {block.index}, array {self.layout.path.rpartition('/')[2]}: {error}; "
+                "name all damage with `superneurons validate --full`, mend it with `superneurons repair`"
+            ) from error
 
-        await asyncio.gather(*(read(*piece) for piece in self._plan_pieces(region)))
-
-    def _plan_pieces(self, region: Region) -> Iterator[tuple[Block, tuple[int, ...], Region, Region]]:
+    def _plan_pieces(self, region: Region) -> Iterator[Piece]:
         """Return for each shard that `region` meets its block, its place, what to read of it, and where that goes."""
         samples, *others = region
         cuts = [list(_cut(part, size)) for part, size in zip(others, self.layout.shard[1:], strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,12 +12,12 @@ from typing import Any
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError
 from obstore.store import HTTPStore, S3Store
-from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import ObjectStore
 
-from .backend import Backend, ObjectEntry
+from .backend import Backend, BytesLike, ObjectEntry, resolve_range
 from .errors import ReadOnlyError, StoreUnreachableError
 
 CLIENT: Any = {"connect_timeout": "5s", "timeout": "60s"}
@@ -57,6 +57,14 @@ class RemoteBackend(ObjectStore[Any], Backend):
                 whole = await super().get(key, prototype)
                 return None if whole is None else _cut(whole, byte_range)
 
+    n_reading_threads = 16
+    n_flushing_threads = 1
+
+    def fetch(self, key: str, byte_range: ByteRequest | None = None) -> memoryview | None:
+        """Return an object or a part of it, None where there is none; of one that is too short, what there is."""
+        found = sync(self.get(key, default_buffer_prototype(), byte_range))
+        return None if found is None else memoryview(found.as_numpy_array())  # type: ignore[arg-type]
+
     async def exists(self, key: str) -> bool:
         """Return whether there is an object."""
         with self._name_faults(key):
@@ -71,7 +79,7 @@ class RemoteBackend(ObjectStore[Any], Backend):
         """Write an object where there is none."""
         await self.create(key, value)
 
-    async def create(self, key: str, value: Buffer) -> bool:
+    def create_object(self, key: str, content: BytesLike) -> bool:
         """Write an object where there is none, and return whether it was surely this call that made it.
 
         Notes
@@ -81,7 +89,7 @@ class RemoteBackend(ObjectStore[Any], Backend):
         self._check_writable()
         for attempt in range(CREATE_ATTEMPTS):
             try:
-                await obstore.put_async(self.store, key, value.as_buffer_like(), mode="create")
+                obstore.put(self.store, key, content, mode="create")
             except AlreadyExistsError:
                 return False
             except FileNotFoundError as error:
@@ -89,12 +97,15 @@ class RemoteBackend(ObjectStore[Any], Backend):
             except BaseError as error:
                 if attempt == CREATE_ATTEMPTS - 1:
                     raise self._fault(key, error) from error
-                await asyncio.sleep(0.1 * 2**attempt)
+                time.sleep(0.1 * 2**attempt)
             else:
                 return True
         raise AssertionError("the last attempt returns or raises")
 
-    async def flush(self, keys: Iterable[str]) -> None:
+    def flush_object(self, key: str) -> None:
+        """Do nothing: what the server has accepted is durable."""
+
+    def flush_names(self, keys: Iterable[str]) -> None:
         """Do nothing: what the server has accepted is durable."""
 
     async def _list(self, prefix: str | None = None) -> AsyncGenerator[Any, None]:
@@ -200,13 +211,8 @@ class WebBackend(RemoteBackend):
 
 
 def _cut(whole: Buffer, byte_range: ByteRequest) -> Buffer:
-    if isinstance(byte_range, RangeByteRequest):
-        return whole[byte_range.start : byte_range.end]
-    if isinstance(byte_range, OffsetByteRequest):
-        return whole[byte_range.offset :]
-    if isinstance(byte_range, SuffixByteRequest):
-        return whole[max(0, len(whole) - byte_range.suffix) :]
-    raise TypeError(f"Unexpected byte_range, got {byte_range}")
+    start, stop = resolve_range(byte_range, len(whole))
+    return whole[start:stop]
 
 
 def open_s3(url: str) -> RemoteBackend:

@@ -17,7 +17,7 @@ from .errors import BlockDamagedError, DatasetError, RunIncompleteError
 from .part import read_parts
 from .reader import ArrayReader
 from .schema import PARTS, UNIT_DIMS, Site
-from .shard import ShardDamageError, dims_of, parse_layout, read_whole
+from .shard import ShardDamageError, ShardLayout, dims_of, parse_layout, read_whole
 from .template import raise_shapes
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Run:
             )
         self.blocks = plan_blocks([part.n_samples for part in self.parts], block=self.block)
         self._committed: frozenset[int] = frozenset()
+        self._layouts: dict[str, ShardLayout] = {}
 
     def __repr__(self) -> str:
         return f"Run({self.name!r}, n_samples={self.n_samples}, block={self.block})"
@@ -182,7 +183,7 @@ class Run:
             If they are gone or altered.
         """
         try:
-            return read_whole(self._store, parse_layout(self._array(dimension)))
+            return read_whole(self._store.backend, self._layout(dimension))
         except ShardDamageError as error:
             raise BlockDamagedError(
                 f"run {self.name}, coordinate {dimension}: {error}; restore the object from a copy"
@@ -229,14 +230,17 @@ class Run:
         group = zarr.open_group(self._store, path=self.name, mode="r", zarr_format=3, use_consolidated=True)
         return dict(sorted(group.arrays()))
 
+    def _layout(self, name: str) -> ShardLayout:
+        if name not in self._layouts:
+            self._layouts[name] = parse_layout(self._array(name))
+        return self._layouts[name]
+
     def _reader(self, name: str) -> ArrayReader:
-        array = self._array(name)
         return ArrayReader(
-            store=self._store,
+            backend=self._store.backend,
             run=self.name,
-            layout=parse_layout(array),
-            trailing=array.shape[1:],
-            fill=array.fill_value,
+            layout=self._layout(name),
+            trailing=self._array(name).shape[1:],
             blocks=self.blocks,
             committed=self._committed,
         )

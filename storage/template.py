@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,31 +12,38 @@ import numpy.typing as npt
 import zarr
 from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
-from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.core.buffer import default_buffer_prototype
 from zarr.core.dtype import VariableLengthUTF8
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
+from .backend import Backend
 from .block import plan_blocks
+from .create_only import create_or_fetch
 from .document import as_json, consolidate, read_document, write_document
 from .errors import DatasetError, RunMismatchError
 from .part import Part, part_document, part_path
-from .schema import COMMITS, COORDINATES, PARTS, ArrayPlan
+from .schema import COMMITS, COORDINATES, PARTS, SITES, ArrayPlan
 
 TEXT: Any = VariableLengthUTF8()
 
-Compression = Literal["zstd", "blosc", "none"]
+Compression = Literal["lz4", "zstd", "blosc-zstd", "none"]
 COMPRESSIONS: Mapping[Compression, Callable[[npt.DTypeLike], list[Any]]] = {
+    "lz4": lambda dtype: [_make_blosc("lz4", dtype)],
     "zstd": lambda _: [ZstdCodec(level=1)],
-    "blosc": lambda dtype: [
-        BloscCodec(typesize=np.dtype(dtype).itemsize, cname="zstd", clevel=1, shuffle="shuffle", blocksize=0)
-    ],
+    "blosc-zstd": lambda dtype: [_make_blosc("zstd", dtype)],
     "none": lambda _: [],
 }
 """Codecs of a chunk before its CRC-32C, by name, for a dtype."""
 
+TEMPLATE_THREADS = 8
+
 WRITE_CONFIG: Any = {"write_empty_chunks": True}
 """Set on every open: a shard of fill values must exist, or its absence could not be told from a loss."""
+
+
+def _make_blosc(cname: Literal["lz4", "zstd"], dtype: npt.DTypeLike) -> BloscCodec:
+    return BloscCodec(typesize=np.dtype(dtype).itemsize, cname=cname, clevel=1, shuffle="shuffle", blocksize=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +52,8 @@ class RunPlan:
 
     ``identity`` is compared when the run is opened again; ``circumstances`` are recorded and never compared.
     ``coordinates`` maps a dimension to its labels. ``fingerprint`` tells the run's samples from others; samples added
-    later have one of their own. ``compression`` is that of every chunk: ``zstd`` (level 1), ``blosc`` (zstd level 1
-    over shuffled bytes) or ``none``.
+    later have one of their own. ``compression`` is that of the activations: ``lz4`` (over shuffled bytes), ``zstd``
+    (level 1), ``blosc-zstd`` (the same over shuffled bytes) or ``none``; all other arrays are ``zstd``.
 
     Raises
     ------
@@ -60,7 +68,7 @@ class RunPlan:
     circumstances: Mapping[str, Any] = field(default_factory=dict)
     coordinates: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     fingerprint: str = ""
-    compression: Compression = "zstd"
+    compression: Compression = "lz4"
 
     def __post_init__(self) -> None:
         if self.compression not in COMPRESSIONS:
@@ -69,7 +77,7 @@ class RunPlan:
             )
 
 
-def write_template(store: Store, name: str, plan: RunPlan) -> None:
+def write_template(backend: Backend, name: str, plan: RunPlan) -> None:
     """Put the metadata of a new run in place, its own document last: a crash before leaves no run.
 
     Raises
@@ -84,19 +92,25 @@ def write_template(store: Store, name: str, plan: RunPlan) -> None:
     """
     documents = _make_documents(name, plan)
     own, shared = f"{name}/zarr.json", f"{name.rpartition('/')[0]}/zarr.json"
-    for key in sorted(documents, key=lambda key: (key == own, key)):
-        sync(store.set_if_not_exists(key, documents[key]))
-        if key in {own, shared}:
-            continue
-        there = sync(store.get(key, default_buffer_prototype()))
-        if there is None or there.to_bytes() != documents[key].to_bytes():
+    last = documents.pop(own)
+
+    def create(key: str) -> None:
+        found = create_or_fetch(backend, key, documents[key])
+        if found != documents[key] and key != shared:
             raise RunMismatchError(
                 f"run {name}: expected nothing or the same plan at {key}, found another plan that was never finished; "
                 f"remove the folder {name} or use another store"
             )
+        backend.flush_object(key)
+
+    with ThreadPoolExecutor(TEMPLATE_THREADS) as threads:
+        list(threads.map(create, documents))
+    backend.flush_names(documents)
+    create_or_fetch(backend, own, last)
+    backend.flush_names([own])
 
 
-def _make_documents(name: str, plan: RunPlan) -> dict[str, Buffer]:
+def _make_documents(name: str, plan: RunPlan) -> dict[str, bytes]:
     """Return every object of the run without its blocks, by key, the model's group included."""
     memory = MemoryStore()
     model, _, _ = name.rpartition("/")
@@ -114,15 +128,15 @@ def _make_documents(name: str, plan: RunPlan) -> dict[str, Buffer]:
     for array in plan.arrays:
         _create_array(group, array, plan, n_rows=n_rows)
     for dimension, labels in plan.coordinates.items():
-        _create_coordinate(group, dimension, labels, plan)
+        _create_coordinate(group, dimension, labels)
     group.create_group(COMMITS)
     group.create_group(PARTS)
     write_document(memory, part_path(name, 0), part_document(first_part(plan)))
     consolidate(memory, name)
 
-    async def collect() -> dict[str, Buffer]:
+    async def collect() -> dict[str, bytes]:
         found = {key: await memory.get(key, default_buffer_prototype()) async for key in memory.list()}
-        return {key: value for key, value in found.items() if value is not None and key != "zarr.json"}
+        return {key: value.to_bytes() for key, value in found.items() if value is not None and key != "zarr.json"}
 
     return sync(collect())
 
@@ -150,10 +164,6 @@ def raise_shapes(store: Store, name: str, *, n_rows: int) -> None:
             write_document(store, f"{name}/{array}", document)
 
 
-def _codecs(plan: RunPlan, dtype: npt.DTypeLike) -> list[Any]:
-    return [*COMPRESSIONS[plan.compression](dtype), Crc32cCodec()]
-
-
 def _create_array(group: zarr.Group, array: ArrayPlan, plan: RunPlan, *, n_rows: int) -> None:
     text = array.dtype == "string"
     group.create_array(
@@ -163,14 +173,14 @@ def _create_array(group: zarr.Group, array: ArrayPlan, plan: RunPlan, *, n_rows:
         chunks=(plan.block, *array.chunk),
         dtype=TEXT if text else array.dtype,
         fill_value=array.fill,
-        compressors=_codecs(plan, "u1" if text else array.dtype),
+        compressors=[*COMPRESSIONS[plan.compression if array.name in SITES else "zstd"](array.dtype), Crc32cCodec()],
         dimension_names=("sample", *array.dims),
         attributes=dict(array.attributes),
         config=WRITE_CONFIG,
     )
 
 
-def _create_coordinate(group: zarr.Group, dimension: str, labels: npt.NDArray[Any], plan: RunPlan) -> None:
+def _create_coordinate(group: zarr.Group, dimension: str, labels: npt.NDArray[Any]) -> None:
     text = labels.dtype.kind in "OUT"
     array = group.create_array(
         dimension,
@@ -179,7 +189,7 @@ def _create_coordinate(group: zarr.Group, dimension: str, labels: npt.NDArray[An
         chunks=labels.shape,
         dtype=TEXT if text else labels.dtype,
         fill_value="" if text else 0,
-        compressors=_codecs(plan, "u1" if text else labels.dtype),
+        compressors=[*COMPRESSIONS["zstd"](labels.dtype), Crc32cCodec()],
         dimension_names=(dimension,),
         config=WRITE_CONFIG,
     )

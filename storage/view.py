@@ -52,7 +52,7 @@ def plan_chunks(reader: ArrayReader, dims: tuple[str, ...]) -> dict[str, tuple[i
 
 def _name(reader: ArrayReader) -> str:
     """Return a name for the Dask array that two views of the same blocks share."""
-    told = f"{reader.store} {reader.layout} {reader.blocks} {sorted(reader.committed)}"
+    told = f"{reader.backend} {reader.layout} {reader.blocks} {sorted(reader.committed)}"
     return f"{reader.layout.path}-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
 
 

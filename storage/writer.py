@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import product
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zarr
-from zarr.core.sync import sync
 
+from .backend import BytesLike
 from .block import Block
 from .commit import CommitRecord, read_commit, write_commit
 from .create_only import ShardRecorder
 from .dataset import Dataset
 from .errors import BlockMisalignedError, BlockValuesError
-from .shard import ShardDamageError, dims_of, parse_layout, read_shard
-from .template import WRITE_CONFIG, raise_shapes
+from .shard import (
+    Region,
+    ShardDamageError,
+    ShardLayout,
+    decode_object,
+    dims_of,
+    encode_shard,
+    parse_layout,
+    plan_shards,
+)
+
+Piece = tuple[ShardLayout, tuple[int, ...], Region]
+"""One shard of a block: its array's layout, its place and its region along the dimensions after the first."""
+
+WRITE_THREADS = 3
+"""One more than the cores of a small worker: one waits for the disk while the others compress."""
 
 ADOPTION_FRACTION = 0.05
 """How far another device's values may lie from ours, as a fraction of the unit's largest value in the block: wide
@@ -65,134 +78,128 @@ def write_block(
             f"{where}: starts at sample {block.start} and stops at {block.stop}, expected one of the blocks of "
             f"{planned.block} of a run of {planned.n_samples} samples; pass whole planned blocks"
         )
-    store = ShardRecorder(dataset.backend)
-    row = block.index * planned.block
-    arrays = _open_arrays(store, run, n_rows=row + planned.block)
-    _validate_shapes(where, arrays, values, block.n_samples)
-    pieces = [(name, array, region) for name, array in arrays.items() for region in _plan_shards(array, row)]
-    for name, array, region in pieces:  # all of them before the first shard is written
-        _validate_values(f"{where}, array {name}", values[name][:, *region[1:]], values["valid"], array.dtype)
-    for name, array, region in pieces:
-        held = _pad_rows(array, values[name][:, *region[1:]], values["valid"])
-        _write_shard(f"{where}, array {name}", store, array, region, held)
-    sync(dataset.backend.flush(store.stored))
+    layouts = {name: parse_layout(array) for name, array in planned.arrays.items() if dims_of(array)[0] == "sample"}
+    shapes = {name: planned.arrays[name].shape[1:] for name in layouts}
+    _validate_shapes(where, shapes, values, block.n_samples)
+    recorder = ShardRecorder(dataset.backend)
+    pieces = [
+        (layouts[name], place, region) for name in layouts for place, region in plan_shards(layouts[name], shapes[name])
+    ]
+
+    def validate(piece: Piece) -> None:
+        layout, _, region = piece
+        name = layout.path.rpartition("/")[2]
+        _validate_values(f"{where}, array {name}", values[name][:, *region], values["valid"], layout.dtype)
+
+    def write(piece: Piece) -> str:
+        layout, place, region = piece
+        name = layout.path.rpartition("/")[2]
+        rows = _blank_rows(values[name][:, *region], values["valid"])
+        encoded = encode_shard(layout, rows)
+        key = layout.key((block.index, *place))
+        found = recorder.put(key, encoded)
+        if found is not encoded:
+            _validate_adopted(f"{where}, array {name}", layout, key, found, encoded)
+        return key
+
+    with (
+        ThreadPoolExecutor(WRITE_THREADS) as threads,
+        ThreadPoolExecutor(dataset.backend.n_flushing_threads) as flushing,
+    ):
+        list(threads.map(validate, pieces))  # all is checked before the first shard is written
+        list(flushing.map(dataset.backend.flush_object, threads.map(write, pieces)))
+    dataset.backend.flush_names(recorder.stored)
     record = CommitRecord(
         block=block.index,
         start=block.start,
         stop=block.stop,
         sample_ids=tuple(str(sample_id) for sample_id in values["sample_id"]),
-        objects=tuple(store.stored[key] for key in sorted(store.stored)),
+        objects=tuple(recorder.stored[key] for key in sorted(recorder.stored)),
         circumstances=dict(circumstances),
     )
     write_commit(dataset.store, run, record)
     return read_commit(dataset.store, run, block.index) or record
 
 
-def _open_arrays(store: ShardRecorder, run: str, *, n_rows: int) -> dict[str, zarr.Array[Any]]:
-    """Return the run's sampled arrays, each at least `n_rows` long: zarr writes nothing past an array's end."""
-
-    def sampled() -> dict[str, zarr.Array[Any]]:
-        group = zarr.open_group(store, path=run, mode="r+", zarr_format=3, use_consolidated=False)
-        found = {name: array.with_config(WRITE_CONFIG) for name, array in sorted(group.arrays())}
-        return {name: array for name, array in found.items() if dims_of(array)[0] == "sample"}
-
-    arrays = sampled()
-    if any(array.shape[0] < n_rows for array in arrays.values()):
-        raise_shapes(store, run, n_rows=n_rows)
-        arrays = sampled()
-    return arrays
-
-
 def _validate_shapes(
-    where: str, arrays: Mapping[str, zarr.Array[Any]], values: Mapping[str, npt.NDArray[Any]], n_samples: int
+    where: str, shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, npt.NDArray[Any]], n_samples: int
 ) -> None:
-    if arrays.keys() != values.keys():
-        raise BlockValuesError(f"{where}: expected the arrays {sorted(arrays)}, found {sorted(values)}")
-    for name, array in arrays.items():
-        expected = (n_samples, *array.shape[1:])
+    if shapes.keys() != values.keys():
+        raise BlockValuesError(f"{where}: expected the arrays {sorted(shapes)}, found {sorted(values)}")
+    for name, trailing in shapes.items():
+        expected = (n_samples, *trailing)
         if values[name].shape != expected:
             raise BlockValuesError(f"{where}, array {name}: expected shape {expected}, found {values[name].shape}")
 
 
-def _plan_shards(array: zarr.Array[Any], row: int) -> Iterator[tuple[slice, ...]]:
-    """Return the region of each shard of the block whose first row is `row`."""
-    n_rows, *sizes = array.shards or array.shape
-    cuts = [
-        [slice(first, min(first + size, whole)) for first in range(0, whole, size)]
-        for size, whole in zip(sizes, array.shape[1:], strict=True)
-    ]
-    for others in product(*cuts):
-        yield slice(row, row + n_rows), *others
-
-
-def _write_shard(
-    where: str, store: ShardRecorder, array: zarr.Array[Any], region: tuple[slice, ...], held: npt.NDArray[Any]
-) -> None:
-    """Write one shard; where another writer had made it, check that it holds the same."""
-    adopted_before = len(store.adopted)
-    array[region] = held
-    if len(store.adopted) > adopted_before:
-        _validate_adopted(where, store, array, region, held)
-
-
 def _validate_values(where: str, rows: npt.NDArray[Any], valid: npt.NDArray[np.bool_], dtype: np.dtype[Any]) -> None:
     """Check that `dtype` can hold `rows`; of floating-point rows, those that are `valid`."""
-    if dtype.kind == "f":
-        finite = np.isfinite(rows)
-        if not finite.all() and not finite[valid].all():
-            raise BlockValuesError(
-                f"{where}: expected finite values in valid rows, found infinity or NaN; check the model"
-            )
-        largest = np.max(np.abs([rows.max(), rows.min()])) if finite.all() else np.abs(rows[valid]).max(initial=0)
-        with np.errstate(over="ignore"):
-            if not np.isfinite(largest.astype(dtype)):
-                raise BlockValuesError(
-                    f"{where}: expected values that {dtype} can hold, found up to {largest:.6g}; "
-                    "extract with --dtype float32 into another store"
-                )
-    elif dtype.kind in "biu" and not np.array_equal(rows.astype(dtype), rows):
+    if dtype.kind in "biu" and not np.array_equal(rows.astype(dtype), rows):
         raise BlockValuesError(f"{where}: expected values that {dtype} can hold, found others")
+    if dtype.kind != "f":
+        return
+    checked = rows if valid.all() else rows[valid]
+    largest = find_largest(checked)
+    if not np.isfinite(largest):
+        raise BlockValuesError(f"{where}: expected finite values in valid rows, found infinity or NaN; check the model")
+    with np.errstate(over="ignore"):
+        held = np.array(largest).astype(dtype)
+    if not np.isfinite(held):
+        raise BlockValuesError(
+            f"{where}: expected values that {dtype} can hold, found up to {largest:.6g}; store float32 instead "
+            "(--dtype float32) in another store"
+        )
 
 
-def _pad_rows(array: zarr.Array[Any], rows: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
-    """Return `rows` in the stored dtype, padded to a whole block with fill values; no copy where none is needed."""
-    n_rows, dtype = (array.shards or array.shape)[0], array.dtype
-    if dtype.kind == "f" and len(rows) == n_rows and valid.all():
-        return rows.astype(dtype, copy=False)
-    padded = np.full(
-        (n_rows, *rows.shape[1:]), array.fill_value, dtype=object if dtype.kind in {"O", "T", "U"} else dtype
-    )
-    held = valid if dtype.kind == "f" else slice(None)
-    padded[: len(rows)][held] = rows[held]
-    return padded
+def find_largest(values: npt.NDArray[Any]) -> float:
+    """Return the largest magnitude of `values`, infinity or NaN where there is one.
+
+    Without the sign, the bits of floating-point numbers are in the order of the numbers, and integers are compared many
+    times faster than NumPy's half-precision numbers.
+    """
+    if values.size == 0:
+        return 0.0
+    if values.dtype not in (np.float16, np.float32) or values.strides[-1:] != (values.itemsize,):
+        return float(np.abs(values).max())
+    unsigned = np.uint16 if values.dtype == np.float16 else np.uint32
+    bits: npt.NDArray[Any] = values.view(unsigned)
+    magnitudes = bits & unsigned(np.iinfo(unsigned).max >> 1)
+    return float(magnitudes.max().view(values.dtype))
 
 
-def _validate_adopted(
-    where: str, store: ShardRecorder, array: zarr.Array[Any], region: tuple[slice, ...], ours: npt.NDArray[Any]
-) -> None:
+def _blank_rows(rows: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """Return floating-point rows with NaN where they are not `valid`; no copy where all are."""
+    if rows.dtype.kind != "f" or valid.all():
+        return rows
+    blanked = rows.copy()
+    blanked[~valid] = np.nan
+    return blanked
+
+
+def _validate_adopted(where: str, layout: ShardLayout, key: str, found: BytesLike, encoded: BytesLike) -> None:
     """Check a shard that another writer had made: it must be whole and hold the same values.
 
     A dead writer of the same run leaves whole shards without a record. They were computed under the same identity, so
     that they may differ by the rounding of another device alone.
     """
-    remedy = "move it away with `superneurons repair` and run again"
-    found = np.empty(ours.shape, dtype=ours.dtype)
-    place = [part.start // size for part, size in zip(region, array.shards or array.shape, strict=True)]
-    inside = tuple(slice(0, size) for size in ours.shape)
+    remedy = "remove it with `superneurons gc` and run again"
     try:
-        sync(read_shard(store.backend, parse_layout(array), place, inside, found))
+        theirs = decode_object(layout, found, key)
     except ShardDamageError as error:
         raise BlockValuesError(
             f"{where}: expected an earlier attempt's shard to be whole, found: {error}; {remedy}"
         ) from error
-    if ours.dtype.kind == "f":
-        theirs, mine = found.astype(np.float64), ours.astype(np.float64)
-        largest = np.nanmax(np.abs(mine), axis=0, initial=0.0)
-        allowed = np.maximum(ADOPTION_FRACTION * largest, ADOPTION_FLOOR * largest.max(initial=0.0))
-        same = bool(((np.abs(theirs - mine) <= allowed) | (np.isnan(theirs) & np.isnan(mine))).all())
-    else:
-        same = np.array_equal(found, ours)
-    if not same:
+    ours = decode_object(layout, encoded, key)
+    if not _are_same(ours, theirs):
         raise BlockValuesError(
             f"{where}: expected an earlier attempt's shard to hold the same values, found others; {remedy}"
         )
+
+
+def _are_same(ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> bool:
+    if ours.dtype.kind != "f":
+        return np.array_equal(ours, theirs)
+    mine, other = ours.astype(np.float64), theirs.astype(np.float64)
+    largest = np.nanmax(np.abs(mine), axis=0, initial=0.0)
+    allowed = np.maximum(ADOPTION_FRACTION * largest, ADOPTION_FLOOR * largest.max(initial=0.0))
+    return bool(((np.abs(other - mine) <= allowed) | (np.isnan(other) & np.isnan(mine))).all())

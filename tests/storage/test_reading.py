@@ -200,14 +200,14 @@ def test_a_column_read_fetches_an_index_and_its_own_chunk_of_each_shard(filled: 
     assert run.sites
     fetched: list[tuple[str, int]] = []
     backend = dataset.backend
-    get = backend.get
+    fetch = backend.fetch
 
-    async def count(key: str, prototype: Any, byte_range: Any = None) -> Any:
-        found = await get(key, prototype, byte_range)
+    def count(key: str, byte_range: Any = None) -> Any:
+        found = fetch(key, byte_range)
         fetched.append((key, len(found) if found is not None else 0))
         return found
 
-    backend.get = count  # type: ignore[method-assign]
+    backend.fetch = count  # type: ignore[method-assign]
     run.read_columns("mlp", layer=1, units=slice(3, 6))
     index_bytes = 2 * 16 + 4
     assert sorted({key for key, _ in fetched}) == [f"{RUN}/mlp/c/{block}/0/1/0" for block in range(3)]

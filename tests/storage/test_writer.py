@@ -210,7 +210,7 @@ def test_a_committed_block_is_never_written_again(url: str) -> None:
         (np.inf, "expected finite values in valid rows, found infinity or NaN"),
         (-np.inf, "expected finite values in valid rows, found infinity or NaN"),
         (np.nan, "expected finite values in valid rows, found infinity or NaN"),
-        (1e6, r"expected values that float16 can hold, found up to 1e\+06; extract with --dtype float32"),
+        (1e6, r"expected values that float16 can hold, found up to 1e\+06; store float32 instead"),
     ],
 )
 def test_what_the_dtype_cannot_hold_is_never_stored(url: str, bad: float, expected: str) -> None:

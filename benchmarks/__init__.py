@@ -1,0 +1,1 @@
+"""Benchmarks: each file is a program; see README.md beside it."""
