@@ -120,7 +120,7 @@ class Run:
             raise RunIncompleteError(
                 f"run {self.name}: expected {len(self.blocks)} committed blocks, found "
                 f"{len(self.blocks) - len(pending)} (block {pending[0].index} is the first missing); "
-                "run the same extract command again to finish it"
+                "run the command that writes it again to finish it"
             )
 
     def has_array(self, name: str) -> bool:

@@ -59,7 +59,7 @@ def validate(
             typer.echo(f"{n_harmless} leftovers of unfinished writers, harmless; superneurons gc removes them")
         looked = f"{count.n_runs} runs, {count.n_blocks} committed blocks, {count.n_objects} objects"
         read = f", {count.n_bytes / 2**20:.1f} MiB read" if full else ", sizes only (--full reads every byte)"
-        typer.echo(f"{looked}{read}: {len(harmful) or 'no'} faults")
+        typer.echo(f"{looked}{read}: {len(harmful) or 'no'} {'fault' if len(harmful) == 1 else 'faults'}")
     if harmful:
         raise typer.Exit(1)
 
@@ -91,7 +91,7 @@ def repair(
             )
         _print_faults(list(plan.by_hand))
         if plan.by_hand:
-            typer.echo(f"{len(plan.by_hand)} faults are left: restore these objects from a copy")
+            typer.echo(f"left to you: {len(plan.by_hand)}; restore these objects from a copy")
         if not plan.moves and not plan.by_hand:
             typer.echo("nothing to repair")
     if plan.by_hand:

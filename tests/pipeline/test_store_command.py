@@ -56,7 +56,7 @@ def test_a_demo_store_that_is_damaged_by_hand_is_refused_by_name_and_mended(
     printed = capfd.readouterr().out.splitlines()
     assert printed[0].startswith(f"{kind}: run {RUN}, block 1, {SHARD}: expected ")
     assert printed[-1].startswith("3 runs, 20 committed blocks, ")
-    assert printed[-1].endswith(": 1 faults")
+    assert printed[-1].endswith(": 1 fault")
     assert call(monkeypatch, "search", str(store), "--run", RUN) == 2
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("superneurons: ")]
     assert f"run {RUN}, block 1, array mlp: expected " in line
@@ -103,7 +103,7 @@ def test_what_no_repair_can_mend_is_left_to_the_owner(
 ) -> None:
     (store / RUN / "option/c/0").unlink()
     assert call(monkeypatch, "repair", str(store)) == 1
-    assert "1 faults are left: restore these objects from a copy" in capfd.readouterr().out
+    assert "left to you: 1; restore these objects from a copy" in capfd.readouterr().out
 
 
 def test_samples_are_added_on_s3_and_nothing_that_is_there_is_touched(s3_url: str) -> None:
