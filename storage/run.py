@@ -226,7 +226,7 @@ class Run:
 
     @cached_property
     def arrays(self) -> dict[str, zarr.Array[Any]]:
-        """Return the arrays by name, from the copy of their metadata in the run's own document: one request, no listing."""
+        """Return the arrays by name, from the copy of their metadata in the run's document: one request, no listing."""
         group = zarr.open_group(self._store, path=self.name, mode="r", zarr_format=3, use_consolidated=True)
         return dict(sorted(group.arrays()))
 
