@@ -8,12 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import zarr
-
 from .backend import Backend
+from .block import plan_blocks
 from .commit import list_records
 from .create_only import CreateOnlyStore
-from .document import as_json, consolidate, ensure_document, read_document
+from .document import as_json, consolidate, ensure_document, list_children, read_document
 from .errors import (
     DatasetError,
     DatasetNotFoundError,
@@ -56,14 +55,10 @@ class Dataset:
         if not self.backend.supports_listing:
             nodes = (read_document(self.store, "") or {}).get("consolidated_metadata", {}).get("metadata", {})
             return sorted(name for name, node in nodes.items() if "plan" in node.get("attributes", {}))
-        root = zarr.open_group(self.store, mode="r", zarr_format=3, use_consolidated=False)
-        return sorted(
-            f"{model}/{task}"
-            for model, group in root.groups()
-            if not model.startswith("_")
-            for task, run in group.groups()
-            if "plan" in run.attrs
+        found = (
+            f"{model}/{task}" for model in list_children(self.store, "") for task in list_children(self.store, model)
         )
+        return sorted(name for name in found if self.has_run(name))
 
     def run(self, name: str) -> Run:
         """Return the run of that name.
@@ -142,11 +137,12 @@ class Dataset:
         if start >= n_samples:
             return run
         wanted = Part(index=len(run.parts), n_samples=n_samples - start, fingerprint=fingerprint(start, n_samples))
+        blocks = plan_blocks([*(part.n_samples for part in run.parts), wanted.n_samples], block=run.block)
+        raise_shapes(self.store, run.name, n_rows=len(blocks) * run.block)  # first: who dies after it harms nobody
         made = create_part(self.store, run.name, wanted)
         self._compare(run.name, f"samples from {start} on", made.n_samples, wanted.n_samples)
         self._compare(run.name, f"samples from {start} on", made.fingerprint, wanted.fingerprint)
         grown = self.run(run.name)
-        raise_shapes(self.store, run.name, n_rows=len(grown.blocks) * grown.block)
         grown.mark_planned()
         return grown
 

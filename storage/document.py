@@ -81,7 +81,7 @@ def consolidate(store: Store, path: str) -> None:
 
 def _walk(store: Store, path: str) -> dict[str, Any]:
     nodes: dict[str, Any] = {}
-    for name in sorted(_children(store, path)):
+    for name in sorted(list_children(store, path)):
         child = f"{path}/{name}".lstrip("/")
         document = read_document(store, child)
         if document is None:
@@ -101,7 +101,9 @@ def _inline(nodes: dict[str, Any]) -> dict[str, Any]:
     return {"kind": "inline", "must_understand": False, "metadata": nodes}
 
 
-def _children(store: Store, path: str) -> list[str]:
+def list_children(store: Store, path: str) -> list[str]:
+    """Return the names of what lies right below `path`, nodes or not."""
+
     async def names() -> list[str]:
         return [name.rstrip("/") async for name in store.list_dir(path)]
 

@@ -67,7 +67,8 @@ def inspect_bytes(
         return "altered", "a shard that decodes", str(error)
     if values.dtype.kind == "f" and valid is not None:
         inside = tuple(slice(0, size) for size in shard.sizes)
-        bad = ~np.isfinite(values[valid][:, *inside]).reshape(int(valid.sum()), -1).all(axis=1)
+        rows = values[valid][:, *inside]
+        bad = ~np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))
         if bad.any():
             row = np.flatnonzero(valid)[np.argmax(bad)]
             return "not finite", "finite values in valid rows", f"NaN or infinity in row {row} of the block"

@@ -14,13 +14,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+PYTHON = (sys.executable, "-W", "error::UserWarning", "-c")
+"""zarr's warnings, say of what it does not know, are errors, as in all tests."""
+
 
 class Child:
     """A Python process that runs `script`; what it writes to standard error is shown with the test's own output."""
 
     def __init__(self, script: str, *arguments: str | Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", script, *map(str, arguments)],
+            [*PYTHON, script, *map(str, arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -89,7 +92,7 @@ class ForkServer:
 
     def __init__(self, *, imports: str, job: str) -> None:
         self._parent = subprocess.Popen(
-            [sys.executable, "-c", PARENT.format(imports=imports, job=job)],
+            [*PYTHON, PARENT.format(imports=imports, job=job)],
             env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # no thread before the fork
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
