@@ -39,6 +39,8 @@ def measure_float16_loss(activations: npt.NDArray[np.floating[Any]]) -> float:
             with np.errstate(over="ignore", invalid="ignore"):
                 error = ((values - values.astype(np.float16)) ** 2).mean(axis=0)
             variance = values.var(axis=0)
+            if not np.isfinite(error).all():
+                return np.inf  # some value is too large
             moving = variance > 0
             if moving.any():
                 worst = max(worst, float(np.quantile(error[moving] / variance[moving], LOSS_QUANTILE)))
