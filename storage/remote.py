@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from threading import Lock
 from typing import Any
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError
 from obstore.store import HTTPStore, S3Store
-from zarr.abc.store import ByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.core.sync import sync
 from zarr.storage import ObjectStore
 
@@ -36,7 +38,11 @@ KEPT_BYTES = 256 * 2**20
 
 
 class RemoteBackend(ObjectStore[Any], Backend):
-    """Objects on a server; every fault of the way there is one line that names the address."""
+    """Objects on a server; every fault of the way there is one line that names the address.
+
+    obstore's asynchronous calls are left alone: a process that ends while one of them is being settled may be aborted
+    after its work is done (PyO3/pyo3-async-runtimes#40). Its synchronous calls run in threads instead.
+    """
 
     def __init__(self, store: Any, *, url: str, read_only: bool = False) -> None:
         super().__init__(store, read_only=read_only)
@@ -46,34 +52,57 @@ class RemoteBackend(ObjectStore[Any], Backend):
         """Return the same place, writable or not."""
         return type(self)(self.store, url=self.url, read_only=read_only)
 
-    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """Return an object or a part of it, None where there is none; of one that is too short, what there is."""
-        with self._name_faults(key):
-            try:
-                return await super().get(key, prototype, byte_range)
-            except BaseError as error:
-                if byte_range is None or UNSATISFIABLE not in str(error):
-                    raise
-                whole = await super().get(key, prototype)
-                return None if whole is None else _cut(whole, byte_range)
-
     n_reading_threads = 16
     n_flushing_threads = 1
 
     def fetch(self, key: str, byte_range: ByteRequest | None = None) -> memoryview | None:
         """Return an object or a part of it, None where there is none; of one that is too short, what there is."""
-        found = sync(self.get(key, default_buffer_prototype(), byte_range))
-        return None if found is None else memoryview(found.as_numpy_array())  # type: ignore[arg-type]
+        with self._name_faults(key):
+            try:
+                return memoryview(obstore.get(self.store, key, options=_plan_range(byte_range)).bytes())
+            except FileNotFoundError:
+                return None
+            except BaseError as error:
+                if byte_range is None or UNSATISFIABLE not in str(error):
+                    raise
+                whole = self.fetch(key)
+                return None if whole is None else _cut(whole, byte_range)
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """Return an object or a part of it, None where there is none."""
+        found = await asyncio.to_thread(self.fetch, key, byte_range)
+        return None if found is None else prototype.buffer.from_bytes(bytes(found))
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        """Return parts of objects."""
+        return await asyncio.gather(*(self.get(key, prototype, byte_range) for key, byte_range in key_ranges))
+
+    async def getsize(self, key: str) -> int:
+        """Return the size of an object in bytes."""
+        with self._name_faults(key):
+            return int((await asyncio.to_thread(obstore.head, self.store, key))["size"])
 
     async def exists(self, key: str) -> bool:
         """Return whether there is an object."""
-        with self._name_faults(key):
-            return await super().exists(key)
+        try:
+            await self.getsize(key)
+        except FileNotFoundError:
+            return False
+        return True
 
     async def set(self, key: str, value: Buffer) -> None:
         """Write an object, replacing it if it is there."""
+        self._check_writable()
         with self._name_faults(key):
-            await super().set(key, value)
+            await asyncio.to_thread(obstore.put, self.store, key, value.as_buffer_like())
+
+    async def delete(self, key: str) -> None:
+        """Delete an object if it is there."""
+        self._check_writable()
+        with self._name_faults(key), suppress(FileNotFoundError):
+            await asyncio.to_thread(obstore.delete, self.store, key)
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         """Write an object where there is none."""
@@ -112,7 +141,7 @@ class RemoteBackend(ObjectStore[Any], Backend):
         """Return what every listing of this class is made of; the client does not repeat one that was cut off."""
         for attempt in range(LIST_ATTEMPTS):
             try:
-                found = await obstore.list(self.store, prefix=prefix).collect_async()
+                found = await asyncio.to_thread(lambda: list(obstore.list(self.store, prefix=prefix).collect()))
             except BaseError as error:
                 if attempt == LIST_ATTEMPTS - 1:
                     raise self._fault(prefix or "", error) from error
@@ -120,6 +149,13 @@ class RemoteBackend(ObjectStore[Any], Backend):
                 for entry in found:
                     yield entry
                 return
+
+    async def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
+        """Return the names right below a folder."""
+        with self._name_faults(prefix):
+            found = await asyncio.to_thread(obstore.list_with_delimiter, self.store, prefix)
+        for path in (*found["common_prefixes"], *(entry["path"] for entry in found["objects"])):
+            yield path.removeprefix(prefix.rstrip("/")).strip("/")
 
     def list_objects(self, prefix: str = "") -> Iterator[ObjectEntry]:
         """Return every object whose key begins with the folder `prefix`."""
@@ -164,7 +200,8 @@ class WebBackend(RemoteBackend):
         if not read_only:
             self._check_writable()
         self._answers_ranges: bool | None = None
-        self._kept: OrderedDict[str, Buffer] = OrderedDict()
+        self._kept: OrderedDict[str, memoryview] = OrderedDict()
+        self._lock = Lock()
 
     supports_writes = False
     supports_deletes = False
@@ -172,18 +209,25 @@ class WebBackend(RemoteBackend):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what travels to another process: what was kept does not."""
-        return super().__getstate__() | {"_kept": OrderedDict()}
+        state = super().__getstate__() | {"_kept": OrderedDict()}
+        del state["_lock"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take on what another process sent."""
+        super().__setstate__(state)
+        self._lock = Lock()
 
     def _check_writable(self) -> None:
         raise ReadOnlyError(f"{self.url}: expected only reads, found a request to write; use a folder or s3://")
 
-    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """Return an object or a part of it, None where there is none."""
-        if byte_range is None or await self._has_ranges():
-            return await super().get(key, prototype, byte_range)
+    def fetch(self, key: str, byte_range: ByteRequest | None = None) -> memoryview | None:
+        """Return an object or a part of it, None where there is none; of one that is too short, what there is."""
+        if byte_range is None or self._has_ranges():
+            return super().fetch(key, byte_range)
         kept = self._kept.get(key)
         if kept is None:
-            fetched = await super().get(key, prototype)
+            fetched = super().fetch(key)
             kept = None if fetched is None else self._keep(key, fetched)
         return None if kept is None else _cut(kept, byte_range)
 
@@ -191,26 +235,39 @@ class WebBackend(RemoteBackend):
         """Refuse: a web server does not tell what it holds."""
         raise ReadOnlyError(f"{self.url}: expected a store that can be listed, found a web server; copy it first")
 
-    async def _has_ranges(self) -> bool:
+    def _has_ranges(self) -> bool:
         if self._answers_ranges is None:
             with self._name_faults("zarr.json"):
                 try:
-                    await obstore.get_range_async(self.store, "zarr.json", start=0, end=1)
+                    obstore.get_range(self.store, "zarr.json", start=0, end=1)
                 except NotSupportedError:
                     self._answers_ranges = False
                 else:
                     self._answers_ranges = True
         return self._answers_ranges
 
-    def _keep(self, key: str, whole: Buffer) -> Buffer:
-        self._kept[key] = whole
-        self._kept.move_to_end(key)
-        while sum(map(len, self._kept.values())) > KEPT_BYTES and len(self._kept) > 1:
-            self._kept.popitem(last=False)
+    def _keep(self, key: str, whole: memoryview) -> memoryview:
+        with self._lock:
+            self._kept[key] = whole
+            self._kept.move_to_end(key)
+            while sum(map(len, self._kept.values())) > KEPT_BYTES and len(self._kept) > 1:
+                self._kept.popitem(last=False)
         return whole
 
 
-def _cut(whole: Buffer, byte_range: ByteRequest) -> Buffer:
+def _plan_range(byte_range: ByteRequest | None) -> Any:
+    if byte_range is None:
+        return None
+    if isinstance(byte_range, RangeByteRequest):
+        return {"range": (byte_range.start, byte_range.end)}
+    if isinstance(byte_range, OffsetByteRequest):
+        return {"range": {"offset": byte_range.offset}}
+    if isinstance(byte_range, SuffixByteRequest):
+        return {"range": {"suffix": byte_range.suffix}}
+    raise TypeError(f"Unexpected byte_range, got {byte_range}")
+
+
+def _cut(whole: memoryview, byte_range: ByteRequest) -> memoryview:
     start, stop = resolve_range(byte_range, len(whole))
     return whole[start:stop]
 
