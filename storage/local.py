@@ -7,6 +7,7 @@ import os
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from zarr.abc.store import ByteRequest
@@ -80,7 +81,8 @@ class LocalBackend(LocalStore, Backend):
         chain = {above for key in keys for above in (self.root / key).parents}
         inside = {folder for folder in chain if folder.is_relative_to(self.root)}
         with ThreadPoolExecutor(FLUSH_THREADS) as threads:
-            list(threads.map(_fsync, inside | {self.root.parent}))
+            list(threads.map(_fsync, inside))
+            list(threads.map(_fsync_if_allowed, self.root.absolute().parents))  # some may be new, too
 
     def list_objects(self, prefix: str = "") -> Iterator[ObjectEntry]:
         """Return every file and symbolic link below `prefix`; links are not followed."""
@@ -127,6 +129,11 @@ class LocalBackend(LocalStore, Backend):
         finally:
             staged.unlink(missing_ok=True)
         return True
+
+
+def _fsync_if_allowed(path: Path) -> None:
+    with suppress(PermissionError):
+        _fsync(path)
 
 
 def _fsync(path: Path) -> None:

@@ -31,6 +31,11 @@ CREATE_ATTEMPTS = 5
 UNSATISFIABLE = "416 Range Not Satisfiable"
 """What a server says of a range past an object's end."""
 
+CUT_OFF = "request or response body error"
+"""What the client says where a connection ended in the middle of an answer, once too often for its own patience."""
+
+READ_ATTEMPTS = 3
+
 LIST_ATTEMPTS = 3
 
 KEPT_BYTES = 256 * 2**20
@@ -58,15 +63,18 @@ class RemoteBackend(ObjectStore[Any], Backend):
     def fetch(self, key: str, byte_range: ByteRequest | None = None) -> memoryview | None:
         """Return an object or a part of it, None where there is none; of one that is too short, what there is."""
         with self._name_faults(key):
-            try:
-                return memoryview(obstore.get(self.store, key, options=_plan_range(byte_range)).bytes())
-            except FileNotFoundError:
-                return None
-            except BaseError as error:
-                if byte_range is None or UNSATISFIABLE not in str(error):
-                    raise
-                whole = self.fetch(key)
-                return None if whole is None else _cut(whole, byte_range)
+            for attempt in range(READ_ATTEMPTS):
+                try:
+                    return memoryview(obstore.get(self.store, key, options=_plan_range(byte_range)).bytes())
+                except FileNotFoundError:
+                    return None
+                except BaseError as error:
+                    if byte_range is not None and UNSATISFIABLE in str(error):
+                        break
+                    if attempt == READ_ATTEMPTS - 1 or CUT_OFF not in str(error):
+                        raise
+        whole = self.fetch(key)
+        return None if whole is None or byte_range is None else _cut(whole, byte_range)
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Return an object or a part of it, None where there is none."""
