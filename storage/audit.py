@@ -12,7 +12,7 @@ from zarr.core.sync import sync
 
 from .backend import ObjectEntry
 from .block import Block
-from .commit import CommitRecord, commit_path, list_records
+from .commit import CommitRecord, commit_key, commit_path, list_records
 from .create_only import StoredObject
 from .dataset import Dataset
 from .document import read_document
@@ -131,10 +131,10 @@ class _Audit:
 
     def size_of(self, key: str) -> int | None:
         """Return the size of an object in bytes, None where there is none."""
-        if self.listed is not None:
-            entry = self.listed.get(key)
-            return None if entry is None else entry.size_bytes
-        try:
+        entry = (self.listed or {}).get(key)
+        if entry is not None:
+            return entry.size_bytes
+        try:  # it may be younger than the listing
             return sync(self.backend.getsize(key))
         except FileNotFoundError:
             return None
@@ -185,8 +185,9 @@ class _RunAudit:
         return listed is not None and key not in listed and not list_records(self.audit.backend, self.name)
 
     def pass_by(self) -> None:
-        """Count every object of the run as seen: without its metadata, none can be judged."""
-        self.audit.seen |= {key for key in self.audit.listed or () if key.startswith(f"{self.name}/")}
+        """Count every object of the run as seen: without its metadata, none can be judged but unfinished files."""
+        below = {key for key in self.audit.listed or () if key.startswith(f"{self.name}/")}
+        self.audit.seen |= {key for key in below if not key.endswith(PARTIAL_SUFFIX)}
 
     def check_document(self, kind: Any, path: str, *, block: int | None = None) -> Iterator[Fault]:
         """Check a document of the run, its path relative to the run's."""
@@ -221,7 +222,7 @@ class _RunAudit:
         if self.audit.listed is not None:
             planned = {block.index for block in self.run.blocks}
             for index in sorted(list_records(self.audit.backend, self.name) - planned):
-                key = f"{commit_path(self.name, index)}/zarr.json"
+                key = commit_key(self.name, index)
                 self.audit.seen.add(key)
                 yield self.fault("extra", key, "no record", f"that of block {index}, which no part plans")
 
@@ -259,7 +260,7 @@ class _RunAudit:
                 yield self.fault(kind, entry.key, expected, found, block=block.index)
 
     def check_record(self, block: Block, record: CommitRecord) -> Iterator[Fault]:
-        key = f"{commit_path(self.name, block.index)}/zarr.json"
+        key = commit_key(self.name, block.index)
         planned = (block.index, block.start, block.stop, block.n_samples)
         told = (record.block, record.start, record.stop, len(record.sample_ids))
         if told != planned:

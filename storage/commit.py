@@ -59,6 +59,11 @@ def commit_path(run: str, block: int) -> str:
     return f"{run}/{COMMITS}/{block:06d}"
 
 
+def commit_key(run: str, block: int) -> str:
+    """Return the key of the record of `block` of `run`: an object's."""
+    return f"{commit_path(run, block)}/zarr.json"
+
+
 def write_commit(store: Store, run: str, record: CommitRecord) -> None:
     """Create the record; where another writer committed the block first, its record stands.
 
@@ -102,6 +107,6 @@ async def _list_records(store: Store, run: str) -> set[int]:
 
 
 async def _ask(store: Store, run: str, indices: Iterable[int]) -> set[int]:
-    asked = [(f"{commit_path(run, index)}/zarr.json",) for index in indices]
+    asked = [(commit_key(run, index),) for index in indices]
     there = await concurrent_map(asked, store.exists, limit=ASKED_AT_ONCE)
     return {index for index, exists in zip(indices, there, strict=True) if exists}

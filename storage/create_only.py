@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from zarr.abc.store import RangeByteRequest
 from zarr.core.buffer import Buffer
 from zarr.storage import WrapperStore
 
@@ -75,7 +76,10 @@ class CreateOnlyStore(WrapperStore[Backend]):
                 f"{key}: expected to stay, found a request to delete it; it belongs to {committed or 'a record'}, and "
                 "what is committed is never deleted"
             )
+        content = await asyncio.to_thread(self._store.fetch, key) if is_shard_key(key) else None
         await super().delete(key)
+        if content is not None and await self._find_record_of(key) is not None:
+            await asyncio.to_thread(restore_object, self._store, key, content)  # committed while it was deleted
 
     async def delete_dir(self, prefix: str) -> None:
         """Delete a folder in which nothing is committed.
@@ -152,13 +156,28 @@ class ShardRecorder:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self.stored: dict[str, StoredObject] = {}
+        self._met: dict[str, BytesLike] = {}
 
     def put(self, key: str, content: BytesLike) -> BytesLike:
         """Return `content` after it is written, or what another writer had created there first."""
         found = create_or_fetch(self._backend, key, content)
+        if found is not content:
+            self._met[key] = found
         digest = hashlib.sha256(found).hexdigest()
         self.stored[key] = StoredObject(key=key, size_bytes=len(found), sha256=digest)
         return content if found == content else found
+
+    def restore_met(self) -> None:
+        """Put back what others had made and `gc` took for garbage before the commit record stood for it.
+
+        Notes
+        -----
+        Call it after the record is written: who deletes a shard looks for the record once more afterwards, so that one
+        of the two sees what the other did.
+        """
+        for key, content in self._met.items():
+            if self._backend.fetch(key, RangeByteRequest(0, 1)) is None:
+                restore_object(self._backend, key, content)
 
 
 def create_or_fetch(backend: Backend, key: str, content: BytesLike) -> BytesLike:
@@ -179,3 +198,10 @@ def create_or_fetch(backend: Backend, key: str, content: BytesLike) -> BytesLike
         if found is not None:
             return found
     raise CreateOnlyError(f"{key}: expected the object that was just there, found nothing; something deletes it")
+
+
+def restore_object(backend: Backend, key: str, content: BytesLike) -> None:
+    """Write an object that is gone, unless somebody else has, and make it durable."""
+    create_or_fetch(backend, key, content)
+    backend.flush_object(key)
+    backend.flush_names([key])

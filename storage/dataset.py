@@ -23,7 +23,7 @@ from .errors import (
 )
 from .part import Part, create_part
 from .run import Run
-from .schema import FORMAT, FORMAT_VERSION
+from .schema import FORMAT, FORMAT_VERSION, PARTIAL_SUFFIX
 from .template import RunPlan, raise_shapes, write_template
 from .url import is_remote, open_backend
 
@@ -213,10 +213,7 @@ def ensure_dataset(url: str | Path) -> Dataset:
         raise ReadOnlyError(f"{url}: expected a place to write to, found a web server; use a folder or s3://")
     generator = f"superneurons {version('superneurons')}"
     attributes = {"format": FORMAT, "format_version": FORMAT_VERSION, "generator": generator}
-    try:
-        ensure_document(backend, "", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
-    except OSError as error:
-        raise DatasetError(f"{url}: expected a folder that can be written, found: {error}; choose another") from error
+    ensure_document(backend, "", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
     return open_dataset(url)
 
 
@@ -251,5 +248,6 @@ def open_dataset(url: str | Path) -> Dataset:
 def _validate_folder(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise DatasetError(f"{path}: expected a folder or nothing, found a file; choose another store")
-    if path.is_dir() and any(path.iterdir()) and not (path / "zarr.json").exists():
+    others = [entry for entry in path.iterdir() if entry.suffix != PARTIAL_SUFFIX] if path.is_dir() else []
+    if others and not (path / "zarr.json").exists():
         raise DatasetError(f"{path}: expected a dataset or an empty folder, found other files; choose another store")

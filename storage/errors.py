@@ -55,5 +55,9 @@ class StoreUnreachableError(DatasetError):
     """A server did not answer, or not as it must."""
 
 
+class StoreWriteError(DatasetError):
+    """A disk refused to write: it is full, or its owner does not allow it."""
+
+
 class ExchangeError(DatasetError):
     """Arrays that do not make a run, or columns and a file that a run cannot be exported to."""

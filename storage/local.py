@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from zarr.abc.store import ByteRequest
@@ -15,6 +16,7 @@ from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore
 
 from .backend import Backend, BytesLike, ObjectEntry, resolve_range
+from .errors import StoreWriteError
 from .schema import PARTIAL_SUFFIX, is_shard_key
 
 FLUSH_THREADS = 16
@@ -74,13 +76,14 @@ class LocalBackend(LocalStore, Backend):
 
     def flush_object(self, key: str) -> None:
         """Return when the bytes of a file are on the disk."""
-        _fsync(self.root / key)
+        with self._name_faults(key):
+            _fsync(self.root / key)
 
     def flush_names(self, keys: Iterable[str]) -> None:
         """Return when the folders that lead to the files are on the disk."""
         chain = {above for key in keys for above in (self.root / key).parents}
         inside = {folder for folder in chain if folder.is_relative_to(self.root)}
-        with ThreadPoolExecutor(FLUSH_THREADS) as threads:
+        with self._name_faults(""), ThreadPoolExecutor(FLUSH_THREADS) as threads:
             list(threads.map(_fsync, inside))
             list(threads.map(_fsync_if_allowed, self.root.absolute().parents))  # some may be new, too
 
@@ -90,12 +93,15 @@ class LocalBackend(LocalStore, Backend):
             links = [name for name in names if Path(folder, name).is_symlink()]
             for name in [*files, *links]:
                 path = Path(folder, name)
-                seen = path.lstat()
+                try:
+                    seen = path.lstat()
+                except FileNotFoundError:  # a writer's unfinished file: it has its name by now
+                    continue
                 yield ObjectEntry(
                     key=path.relative_to(self.root).as_posix(),
                     size_bytes=seen.st_size,
                     modified_s=seen.st_mtime,
-                    is_link=path.is_symlink(),
+                    is_link=stat.S_ISLNK(seen.st_mode),
                 )
 
     def move_object(self, key: str, target: str) -> None:
@@ -107,9 +113,13 @@ class LocalBackend(LocalStore, Backend):
 
     def _put(self, key: str, content: BytesLike, *, replace: bool) -> bool:
         self._check_writable()
-        target = self.root / key
-        if not replace and target.exists():
+        if not replace and (self.root / key).exists():
             return False
+        with self._name_faults(key):
+            return self._stage(key, content, replace=replace)
+
+    def _stage(self, key: str, content: BytesLike, *, replace: bool) -> bool:
+        target = self.root / key
         shard = is_shard_key(key)
         staging = self.root / f"/{key}".partition("/c/")[0].lstrip("/") if shard else target.parent
         staged = staging / f"{uuid.uuid4().hex}{PARTIAL_SUFFIX}"
@@ -130,9 +140,20 @@ class LocalBackend(LocalStore, Backend):
             staged.unlink(missing_ok=True)
         return True
 
+    @contextmanager
+    def _name_faults(self, key: str) -> Iterator[None]:
+        """Turn what the disk refuses into one line that says where."""
+        try:
+            yield
+        except OSError as error:
+            raise StoreWriteError(
+                f"{self.root / key}: expected room and leave to write it, found: {error.strerror}; what is committed "
+                "stays: make room or choose another folder, then run the same command again"
+            ) from error
+
 
 def _fsync_if_allowed(path: Path) -> None:
-    with suppress(PermissionError):
+    with suppress(OSError):  # another's folder, or a file system that cannot
         _fsync(path)
 
 

@@ -161,9 +161,18 @@ class RemoteBackend(ObjectStore[Any], Backend):
     async def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
         """Return the names right below a folder."""
         with self._name_faults(prefix):
-            found = await asyncio.to_thread(obstore.list_with_delimiter, self.store, prefix)
+            found = await asyncio.to_thread(self._list_folder, prefix)
         for path in (*found["common_prefixes"], *(entry["path"] for entry in found["objects"])):
             yield path.removeprefix(prefix.rstrip("/")).strip("/")
+
+    def _list_folder(self, prefix: str) -> Any:
+        for _ in range(LIST_ATTEMPTS - 1):
+            try:
+                return obstore.list_with_delimiter(self.store, prefix)
+            except BaseError as error:
+                if CUT_OFF not in str(error):
+                    raise
+        return obstore.list_with_delimiter(self.store, prefix)
 
     def list_objects(self, prefix: str = "") -> Iterator[ObjectEntry]:
         """Return every object whose key begins with the folder `prefix`."""

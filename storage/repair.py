@@ -9,7 +9,7 @@ from typing import Any
 
 from zarr.core.sync import sync
 
-from .commit import commit_path
+from .commit import commit_key
 from .dataset import Dataset
 from .document import read_document, write_document
 from .fault import Fault
@@ -54,7 +54,7 @@ def plan_repair(faults: Iterable[Fault]) -> RepairPlan:
     )
     moves = {fault.key: str(fault) for fault in mendable if fault.kind in MOVED}
     for run, block in blocks:
-        record = f"{commit_path(run, block)}/zarr.json"
+        record = commit_key(run, block)
         moves.pop(record, None)
         moves[record] = f"record of run {run}, block {block}, which is to be computed again"
     return RepairPlan(

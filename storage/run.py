@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -249,7 +249,3 @@ class Run:
         if name not in self.arrays:
             raise DatasetError(f"run {self.name}: expected an array {name!r}, found {sorted(self.arrays)}")
         return self.arrays[name]
-
-
-def _dims(array: zarr.Array[Any]) -> tuple[str, ...]:
-    return tuple(str(name) for name in cast("Any", array.metadata).dimension_names)

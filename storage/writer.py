@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from .backend import BytesLike
 from .block import Block
-from .commit import CommitRecord, read_commit, write_commit
+from .commit import CommitRecord, commit_key, read_commit, write_commit
 from .create_only import ShardRecorder
 from .dataset import Dataset
 from .errors import BlockMisalignedError, BlockValuesError
@@ -70,6 +70,7 @@ def write_block(
     """
     committed = read_commit(dataset.store, run, block.index)
     if committed is not None:
+        dataset.backend.flush_names([commit_key(run, block.index)])  # who made it may not have come that far
         return committed
     planned = dataset.run(run)
     where = f"run {run}, block {block.index}"
@@ -118,6 +119,7 @@ def write_block(
         circumstances=dict(circumstances),
     )
     write_commit(dataset.store, run, record)
+    recorder.restore_met()
     return read_commit(dataset.store, run, block.index) or record
 
 

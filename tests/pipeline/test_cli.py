@@ -80,7 +80,7 @@ def test_a_mistake_in_extract_is_one_line_and_code_2(
         (["search", "STORE", "--metric", "luck"], "metric 'luck': expected one of accuracy, balanced_accuracy"),
         (["extract", "--model", "tiny-llava", "--task", "easy-vqa.shape", "--store", "FILE"], "found a file"),
         (["search"], "Missing argument 'STORE'"),
-        (["demo", "--out", "FILE"], "expected a folder that can be written, found: "),
+        (["demo", "--out", "FILE"], "expected room and leave to write it, found: Not a directory"),
         (["demo", "--out", "s3://bucket/demo"], "s3://bucket/demo: expected a local folder, found a URL"),
         (["status", "ftp://bucket/store"], "ftp://bucket/store: expected a folder, s3://bucket/prefix or https://"),
         (["search", "EMPTY"], "expected at least one run, found none"),

@@ -13,6 +13,7 @@ from typing import Literal
 import pytest
 
 from storage import Dataset, write_block
+from storage.errors import StoreWriteError
 from storage.schema import PARTIAL_SUFFIX
 
 from .attempt import RUN, Contents, check_committed, contents, fill, find_harm, plan_all, values_here
@@ -21,6 +22,7 @@ from .fake_run import shard_bytes
 WRITE_WITH_A_LIMIT = """
 import resource, signal, sys
 from storage import open_dataset, write_block
+from storage.errors import StoreWriteError
 from tests.storage.attempt import RUN, values_here
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 dataset = open_dataset(sys.argv[1])
@@ -28,8 +30,8 @@ run = dataset.run(RUN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 try:
     write_block(dataset, run.name, run.blocks[0], values_here(run.blocks[0]), circumstances={"host": "full"})
-except OSError as error:
-    print(error.errno)
+except StoreWriteError as error:
+    print(error.__cause__.errno)
 """
 
 
@@ -85,8 +87,9 @@ def write_first_block(dataset: Dataset, disk: Path, n_pages: int) -> int | Liter
     block = dataset.run(RUN).blocks[0]
     try:
         write_block(dataset, RUN, block, values_here(block), circumstances={"host": "here"})
-    except OSError as error:
-        return error.errno
+    except StoreWriteError as error:
+        assert isinstance(error.__cause__, OSError)
+        return error.__cause__.errno
     return "written"
 
 

@@ -87,6 +87,7 @@ FAULTS: dict[str, list[Fault]] = {
     "gets hang": each("hang", "GET", f"{RUN}/zarr.json", *LISTED),
     "bodies of gets are cut": each("cut_body", "GET", *READ),
     "bodies of lists are cut": each("cut_body", "GET", *LISTED, times=2),
+    "bodies of lists of a folder are cut": each("cut_body", "GET", "delimiter=", times=2),
     "responses of creates are lost": each("lose_response", "PUT", *CREATED),
     "responses of gets are lost": each("lose_response", "GET", *READ, *LISTED),
     "connections are refused to puts": each("refuse", "PUT", *CREATED),
