@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import pytest
 
@@ -88,8 +88,7 @@ def write_first_block(dataset: Dataset, disk: Path, n_pages: int) -> int | Liter
     try:
         write_block(dataset, RUN, block, values_here(block), circumstances={"host": "here"})
     except StoreWriteError as error:
-        assert isinstance(error.__cause__, OSError)
-        return error.__cause__.errno
+        return cast("OSError", error.__cause__).errno
     return "written"
 
 
