@@ -226,10 +226,14 @@ class TensorStore:
         self._array: Any = None
 
     def write(self, folder: Path, array: Activations) -> None:
-        """Write a block of whole shards at a time, without a copy of the block."""
-        made = self._open_array(folder, create=True)
+        """Write a block of whole shards at a time, without a copy of it; one is flushed while the next is prepared."""
+        made, begun = self._open_array(folder, create=True), None
         for block in self._layout.block_rows():
-            made[block].write(array[block], can_reference_source_data_indefinitely=True).result()
+            following = made[block].write(array[block], can_reference_source_data_indefinitely=True)
+            if begun is not None:
+                begun.result()
+            begun = following
+        begun.result()
 
     def open(self, folder: Path) -> None:
         """Read the metadata."""

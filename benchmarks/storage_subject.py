@@ -15,11 +15,12 @@ from zarr.abc.store import ByteRequest
 
 from benchmarks.measure import SUBJECT
 from benchmarks.storage_peer import Activations, Layout
-from storage import Dataset, Run, RunPlan, ensure_dataset, open_dataset, write_block
+from storage import Dataset, Run, RunPlan, ensure_dataset, open_dataset
 from storage.backend import Backend
 from storage.block import Block
 from storage.schema import Site, SiteShape, plan_arrays
 from storage.template import Compression
+from storage.writer import write_blocks
 
 RUN = "benchmark/activations"
 INDEX_ENTRY_BYTES = 16
@@ -96,8 +97,8 @@ class Superneurons:
         """Plan a run, write every block with its sample arrays, mark the run complete."""
         dataset = ensure_dataset(folder / "dataset.zarr")
         run = dataset.create_run(RUN, plan_layout(self._layout, compression=self._compression))
-        for block in run.blocks:
-            write_block(dataset, RUN, block, make_values(block, array[block.start : block.stop]), circumstances={})
+        blocks = ((block, make_values(block, array[block.start : block.stop])) for block in run.blocks)
+        list(write_blocks(dataset, RUN, blocks, circumstances={}))
         run.mark_complete()
 
     def open(self, folder: Path) -> None:

@@ -22,7 +22,7 @@ from .run import Run
 from .sample_table import RawSamples, SampleTable, parse_samples
 from .schema import FORMAT_VERSION, Site, SiteShape, plan_arrays
 from .template import RunPlan
-from .writer import write_block
+from .writer import write_blocks
 
 DTYPES: Mapping[str, StoredDtype] = {"float16": "f2", "float32": "f4"}
 """What may be asked for, besides ``auto``."""
@@ -224,8 +224,9 @@ def _write_run(
             dataset.create_run(name, plan)
     run = dataset.resume_run(name, identity=plan.identity, n_samples=plan.n_samples, block=plan.block)
     pending, n_steps = run.pending_blocks(), 2 * len(run.blocks)
-    for done, part in enumerate(pending, start=n_steps - len(pending) + 1):
-        write_block(dataset, name, part, _block_values(sources, samples, part), circumstances={"host": platform.node()})
+    blocks = ((part, _block_values(sources, samples, part)) for part in pending)
+    records = write_blocks(dataset, name, blocks, circumstances={"host": platform.node()})
+    for done, _ in enumerate(records, start=n_steps - len(pending) + 1):
         on_block(done, n_steps)
     run.mark_complete()
     return dataset.run(name)

@@ -29,6 +29,9 @@ class Backend(Store):
     n_reading_threads: int
     """How many objects are worth reading at once."""
 
+    n_writing_threads: int
+    """How many objects are worth making at once; each is held in memory meanwhile."""
+
     n_flushing_threads: int
     """How many objects are worth flushing at once."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from zarr.abc.store import RangeByteRequest
@@ -14,6 +15,7 @@ from zarr.storage import WrapperStore
 from .backend import Backend, BytesLike
 from .errors import CreateOnlyError
 from .schema import COMMITS, PARTIAL_SUFFIX, is_record_key, is_shard_key
+from .threads import thread_pool
 
 CREATE_ATTEMPTS = 5
 
@@ -146,7 +148,7 @@ class CreateOnlyStore(WrapperStore[Backend]):
 
 
 class ShardRecorder:
-    """What a block's shards are written through: it creates them or adopts those that are there, and remembers them.
+    """What a block's shards are written through: it creates or adopts them, remembers them, and makes them durable.
 
     ``stored`` maps the key of every shard to its size and digest; calls from several threads do not meet in it as long
     as each key is put once. Two writers of one shard never mix, and a writer whose put succeeded but whose response was
@@ -157,15 +159,24 @@ class ShardRecorder:
         self._backend = backend
         self.stored: dict[str, StoredObject] = {}
         self._met: dict[str, BytesLike] = {}
+        self._flushes: list[Future[None]] = []
 
     def put(self, key: str, content: BytesLike) -> BytesLike:
         """Return `content` after it is written, or what another writer had created there first."""
         found = create_or_fetch(self._backend, key, content)
         if found is not content:
             self._met[key] = found
+        threads = thread_pool("flush", self._backend.n_flushing_threads)
+        self._flushes.append(threads.submit(self._backend.flush_object, key))  # the disk works during the digest
         digest = hashlib.sha256(found).hexdigest()
         self.stored[key] = StoredObject(key=key, size_bytes=len(found), sha256=digest)
         return content if found == content else found
+
+    def flush(self) -> None:
+        """Return when all that was put survives a loss of power."""
+        self._backend.flush_names(self.stored)
+        for flush in self._flushes:
+            flush.result()
 
     def restore_met(self) -> None:
         """Put back what others had made and `gc` took for garbage before the commit record stood for it.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .backend import Backend
-from .block import plan_blocks
+from .block import Block, plan_blocks
 from .commit import list_records
 from .create_only import CreateOnlyStore
 from .document import as_json, consolidate, ensure_document, list_children, read_document
@@ -46,6 +46,7 @@ class Dataset:
         self.url = url
         self.backend = backend
         self.store = CreateOnlyStore(backend)
+        self._planned: dict[str, Run] = {}
 
     def __repr__(self) -> str:
         return f"Dataset({self.url!r})"
@@ -71,6 +72,12 @@ class Dataset:
         if not self.has_run(name):
             raise RunNotFoundError(f"{self.url}: expected one of the runs {self.run_names()}, found {name!r}")
         return Run(self.store, name)
+
+    def planned_run(self, name: str, block: Block) -> Run:
+        """Return run `name` as it was last opened for writing; opened again where it did not plan `block` then."""
+        if name not in self._planned or block not in self._planned[name].blocks:
+            self._planned[name] = self.run(name)
+        return self._planned[name]
 
     def has_run(self, name: str) -> bool:
         """Return whether a run of that name is planned or written here."""

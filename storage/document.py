@@ -61,11 +61,13 @@ def _key(path: str) -> str:
 
 
 def _encode(document: dict[str, Any]) -> Buffer:
-    return default_buffer_prototype().buffer.from_bytes(json.dumps(document, sort_keys=True, indent=1).encode())
+    return default_buffer_prototype().buffer.from_bytes(json.dumps(document, sort_keys=True).encode())
 
 
-def consolidate(store: Store, path: str) -> None:
+def consolidate(store: Store, path: str, **attributes: Any) -> None:
     """Write into the group at `path` a copy of the metadata of every node below it, commit records left out.
+
+    `attributes` of the group are changed in the same write.
 
     Notes
     -----
@@ -75,6 +77,7 @@ def consolidate(store: Store, path: str) -> None:
     document = read_document(store, path)
     if document is None:
         raise DatasetError(f"{store}/{_key(path)}: expected a group, found nothing; restore it from a copy")
+    document.setdefault("attributes", {}).update(attributes)
     document["consolidated_metadata"] = _inline(_walk(store, path))
     write_document(store, path, document)
 

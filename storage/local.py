@@ -7,7 +7,6 @@ import os
 import stat
 import uuid
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,6 +17,10 @@ from zarr.storage import LocalStore
 from .backend import Backend, BytesLike, ObjectEntry, resolve_range
 from .errors import StoreWriteError
 from .schema import PARTIAL_SUFFIX, is_shard_key
+from .threads import thread_pool
+
+MAX_WRITE_THREADS = 4
+"""More would not help a disk, and each holds an object in memory."""
 
 FLUSH_THREADS = 16
 """Threads that only wait for the disk: many flushes at once take it no longer than one."""
@@ -37,6 +40,7 @@ class LocalBackend(LocalStore, Backend):
         await super(LocalStore, self)._open()
 
     n_reading_threads = os.cpu_count() or 1
+    n_writing_threads = min(MAX_WRITE_THREADS, os.cpu_count() or 1)
     n_flushing_threads = FLUSH_THREADS
 
     def fetch(self, key: str, byte_range: ByteRequest | None = None) -> memoryview | None:
@@ -83,9 +87,11 @@ class LocalBackend(LocalStore, Backend):
         """Return when the folders that lead to the files are on the disk."""
         chain = {above for key in keys for above in (self.root / key).parents}
         inside = {folder for folder in chain if folder.is_relative_to(self.root)}
-        with self._name_faults(""), ThreadPoolExecutor(FLUSH_THREADS) as threads:
+        threads = thread_pool("flush", FLUSH_THREADS)
+        with self._name_faults(""):
+            above = threads.map(_fsync_if_allowed, self.root.absolute().parents)  # some may be new, too
             list(threads.map(_fsync, inside))
-            list(threads.map(_fsync_if_allowed, self.root.absolute().parents))  # some may be new, too
+            list(above)
 
     def list_objects(self, prefix: str = "") -> Iterator[ObjectEntry]:
         """Return every file and symbolic link below `prefix`; links are not followed."""

@@ -56,7 +56,7 @@ class ArrayReader:
         pieces = list(self._plan_pieces(region)) if values.size else []
         n_groups = min(len(pieces), self.backend.n_reading_threads)
         mine, *others = [pieces[first::n_groups] for first in range(n_groups)] or [[]]
-        threads = thread_pool(self.backend.n_reading_threads)
+        threads = thread_pool("read", self.backend.n_reading_threads)
         elsewhere = [threads.submit(self._read_pieces, values, group) for group in others]
         self._read_pieces(values, mine)
         for group in elsewhere:

@@ -58,6 +58,7 @@ class RemoteBackend(ObjectStore[Any], Backend):
         return type(self)(self.store, url=self.url, read_only=read_only)
 
     n_reading_threads = 16
+    n_writing_threads = 8
     n_flushing_threads = 1
 
     def fetch(self, key: str, byte_range: ByteRequest | None = None) -> memoryview | None:

@@ -208,21 +208,20 @@ class Run:
         if (copy.get("status"), copy.get("n_samples")) == ("complete", self.n_samples):
             return  # the root's copy is the last thing written
         raise_shapes(self._store, self.name, n_rows=len(self.blocks) * self.block)
-        self._write_status("complete")
-        consolidate(self._store, self.name)
+        consolidate(self._store, self.name, status="complete", n_samples=self.n_samples)
         consolidate(self._store, "")
 
     def mark_planned(self) -> None:
-        """Record in the metadata that blocks are to be computed: samples were added, or a block was found damaged."""
-        self._write_status("planned")
-        consolidate(self._store, "")
+        """Record in the metadata that blocks are to be computed: samples were added, or a block was found damaged.
 
-    def _write_status(self, status: str) -> None:
+        The run's copy of its arrays stays, so that who opens it meanwhile sees the samples that it had.
+        """
         document = read_document(self._store, self.name)
         if document is None:
             raise DatasetError(f"run {self.name}: expected its zarr.json, found none; restore it from a copy")
-        document["attributes"] |= {"status": status, "n_samples": self.n_samples}
+        document["attributes"] |= {"status": "planned", "n_samples": self.n_samples}
         write_document(self._store, self.name, document)
+        consolidate(self._store, "")
 
     @cached_property
     def arrays(self) -> dict[str, zarr.Array[Any]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,15 @@ from .shard import (
     parse_layout,
     plan_shards,
 )
+from .threads import thread_pool
 
 Piece = tuple[ShardLayout, tuple[int, ...], Region]
 """One shard of a block: its array's layout, its place and its region along the dimensions after the first."""
 
-WRITE_THREADS = 3
-"""One more than the cores of a small worker: one waits for the disk while the others compress."""
+SCANNED_ROWS = 32
+
+COMMIT_THREADS = 1
+"""Blocks are committed one after the other, in the order in which they were begun."""
 
 ADOPTION_FRACTION = 0.05
 """How far another device's values may lie from ours, as a fraction of the unit's largest value in the block: wide
@@ -49,7 +53,50 @@ def write_block(
     *,
     circumstances: Mapping[str, Any],
 ) -> CommitRecord:
-    """Return the commit record of `block` after its shards and then the record itself are written.
+    """Return the commit record of `block` once its shards, and then the record itself, survive a loss of power.
+
+    Shapes, errors and what other writers may do meanwhile: see `begin_block`.
+    """
+    return begin_block(dataset, run, block, values, circumstances=circumstances).result()
+
+
+def write_blocks(
+    dataset: Dataset,
+    run: str,
+    blocks: Iterable[tuple[Block, Mapping[str, npt.NDArray[Any]]]],
+    *,
+    circumstances: Mapping[str, Any],
+) -> Iterator[CommitRecord]:
+    """Return the commit record of each of `blocks` with its values, in order.
+
+    A block is committed while the next one is prepared; errors as in `begin_block`, the blocks before are kept.
+    """
+    begun: Future[CommitRecord] | None = None
+    try:
+        for block, values in blocks:
+            following = begin_block(dataset, run, block, values, circumstances=circumstances)
+            del values  # or the next ones would be made beside them
+            if begun is not None:
+                yield begun.result()
+            begun = following
+        if begun is not None:
+            yield begun.result()
+    finally:
+        wait([begun] if begun is not None else [])  # whatever stops the blocks after it
+
+
+def begin_block(
+    dataset: Dataset,
+    run: str,
+    block: Block,
+    values: Mapping[str, npt.NDArray[Any]],
+    *,
+    circumstances: Mapping[str, Any],
+) -> Future[CommitRecord]:
+    """Return what will hold the commit record of `block`; its shards are made, and `values` may go.
+
+    The disk is waited for behind the caller's back, who may prepare the next block meanwhile. The block is part of the
+    run when the future is done.
 
     `values` maps the name of every array of the run but the coordinates to its rows, shape (block.n_samples, ...).
     They are cast to the stored dtype and padded to a whole block with fill values (``valid`` = False); floating-point
@@ -70,9 +117,8 @@ def write_block(
     """
     committed = read_commit(dataset.store, run, block.index)
     if committed is not None:
-        dataset.backend.flush_names([commit_key(run, block.index)])  # who made it may not have come that far
-        return committed
-    planned = dataset.run(run)
+        return thread_pool("commit", COMMIT_THREADS).submit(_confirm, dataset, run, committed)
+    planned = dataset.planned_run(run, block)
     where = f"run {run}, block {block.index}"
     if block not in planned.blocks:
         raise BlockMisalignedError(
@@ -83,8 +129,11 @@ def write_block(
     shapes = {name: planned.arrays[name].shape[1:] for name in layouts}
     _validate_shapes(where, shapes, values, block.n_samples)
     recorder = ShardRecorder(dataset.backend)
+    largest_first = sorted(layouts, key=lambda name: -prod(layouts[name].shard))  # the disk begins early
     pieces = [
-        (layouts[name], place, region) for name in layouts for place, region in plan_shards(layouts[name], shapes[name])
+        (layouts[name], place, region)
+        for name in largest_first
+        for place, region in plan_shards(layouts[name], shapes[name])
     ]
 
     def validate(piece: Piece) -> None:
@@ -103,13 +152,9 @@ def write_block(
             _validate_adopted(f"{where}, array {name}", layout, key, found, encoded)
         return key
 
-    with (
-        ThreadPoolExecutor(WRITE_THREADS) as threads,
-        ThreadPoolExecutor(dataset.backend.n_flushing_threads) as flushing,
-    ):
+    with ThreadPoolExecutor(dataset.backend.n_writing_threads) as threads:
         list(threads.map(validate, pieces))  # all is checked before the first shard is written
-        list(flushing.map(dataset.backend.flush_object, threads.map(write, pieces)))
-    dataset.backend.flush_names(recorder.stored)
+        list(threads.map(write, pieces))
     record = CommitRecord(
         block=block.index,
         start=block.start,
@@ -118,9 +163,20 @@ def write_block(
         objects=tuple(recorder.stored[key] for key in sorted(recorder.stored)),
         circumstances=dict(circumstances),
     )
+    return thread_pool("commit", COMMIT_THREADS).submit(_commit, dataset, run, record, recorder)
+
+
+def _commit(dataset: Dataset, run: str, record: CommitRecord, recorder: ShardRecorder) -> CommitRecord:
+    recorder.flush()
     write_commit(dataset.store, run, record)
     recorder.restore_met()
-    return read_commit(dataset.store, run, block.index) or record
+    return read_commit(dataset.store, run, record.block) or record
+
+
+def _confirm(dataset: Dataset, run: str, record: CommitRecord) -> CommitRecord:
+    """Return another writer's record when it is durable: that writer may not have come that far."""
+    dataset.backend.flush_names([commit_key(run, record.block)])
+    return record
 
 
 def _validate_shapes(
@@ -156,17 +212,20 @@ def _validate_values(where: str, rows: npt.NDArray[Any], valid: npt.NDArray[np.b
 def find_largest(values: npt.NDArray[Any]) -> float:
     """Return the largest magnitude of `values`, infinity or NaN where there is one.
 
-    Without the sign, the bits of floating-point numbers are in the order of the numbers, and integers are compared many
-    times faster than NumPy's half-precision numbers.
+    The bits of floating-point numbers, taken as integers, are in the order of the magnitudes: as signed ones for those
+    above zero, as unsigned ones for those below. Integers are compared many times faster than NumPy's half-precision
+    numbers, and no copy is made.
     """
     if values.size == 0:
         return 0.0
     if values.dtype not in (np.float16, np.float32) or values.strides[-1:] != (values.itemsize,):
         return float(np.abs(values).max())
-    unsigned = np.uint16 if values.dtype == np.float16 else np.uint32
-    bits: npt.NDArray[Any] = values.view(unsigned)
-    magnitudes = bits & unsigned(np.iinfo(unsigned).max >> 1)
-    return float(magnitudes.max().view(values.dtype))
+    signed, unsigned = (np.int16, np.uint16) if values.dtype == np.float16 else (np.int32, np.uint32)
+    sign, largest = 1 << (8 * values.itemsize - 1), 0
+    for first in range(0, len(values), SCANNED_ROWS):  # the second look at a few rows finds them in the cache
+        rows = values[first : first + SCANNED_ROWS]
+        largest = max(largest, int(rows.view(signed).max()), int(rows.view(unsigned).max()) - sign)
+    return float(unsigned(largest).view(values.dtype))
 
 
 def _blank_rows(rows: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:

@@ -12,7 +12,7 @@ import xarray
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage import Run, activation_source, array_import, open_dataset
+from storage import Run, activation_source, open_dataset, writer
 from storage.array_import import from_arrays
 from storage.errors import RunMismatchError
 from storage.schema import SITES, SPLITS
@@ -203,20 +203,19 @@ def test_importing_again_does_nothing(tmp_path: Path) -> None:
 
 
 def test_an_import_that_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, written = array_import.write_block, []
+    begin = writer.begin_block
 
     def stop_at_second(dataset: Any, run: str, block: Any, *rest: Any, **more: Any) -> Any:
         if block.index == 1:
             raise KeyboardInterrupt
-        written.append(block.index)
-        return write(dataset, run, block, *rest, **more)
+        return begin(dataset, run, block, *rest, **more)
 
     arrays = make_arrays(block=4)
-    monkeypatch.setattr(array_import, "write_block", stop_at_second)
+    monkeypatch.setattr(writer, "begin_block", stop_at_second)
     with pytest.raises(KeyboardInterrupt):
         from_arrays(tmp_path / "store", "mine/task", **arrays)
     assert [block.index for block in open_dataset(tmp_path / "store").run("mine/task").pending_blocks()] == [1, 2]
-    monkeypatch.setattr(array_import, "write_block", write)
+    monkeypatch.setattr(writer, "begin_block", begin)
     steps: list[tuple[int, int]] = []
     run = from_arrays(
         tmp_path / "store", "mine/task", **arrays, on_block=lambda done, total: steps.append((done, total))

@@ -14,6 +14,7 @@ import pytest
 import xarray
 
 from storage import DatasetError, ensure_dataset, open_dataset, write_block
+from storage.document import consolidate
 from storage.errors import (
     DatasetNotFoundError,
     RunExistsError,
@@ -187,11 +188,13 @@ def test_a_crash_while_a_run_is_marked_complete_is_mended_by_the_next_call(
     for block in run.blocks:
         write_block(dataset, run.name, block, make_values(block, make_shape()), circumstances={})
 
-    def crash(*_: Any) -> None:
-        raise KeyboardInterrupt
+    def crash_at_root(store: Any, path: str, **attributes: Any) -> None:
+        if not path:
+            raise KeyboardInterrupt
+        consolidate(store, path, **attributes)
 
     with monkeypatch.context() as patched:
-        patched.setattr("storage.run.consolidate", crash)
+        patched.setattr("storage.run.consolidate", crash_at_root)
         with pytest.raises(KeyboardInterrupt):
             run.mark_complete()
     run.mark_complete()

@@ -356,7 +356,7 @@ class DatasetMachine(stateful.RuleBasedStateMachine):
             with self.refused(errors.RunIncompleteError, match=f"block {pending[0]} is the first missing"):
                 run.mark_complete()
             return
-        with self.dying(death, 3):  # its status, its copy, the root's copy
+        with self.dying(death, 2):  # its status and copy, the root's copy
             run.mark_complete()
         if not self.died:
             self.check_copies(name)
