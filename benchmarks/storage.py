@@ -214,7 +214,8 @@ class Arena:
 
         def scan(contestant: Contestant, _: int) -> float:
             self._prepare(contestant, cold=cold)
-            return measure.time_call(lambda: _touch(self._as_dask(contestant)))
+            columns = self._as_dask(contestant)
+            return measure.time_call(lambda: _touch(columns))
 
         pair: dict[str, Contestant] = {SUBJECT: self.subject, self.memmap.name: self.memmap}
         for contestant in pair.values():

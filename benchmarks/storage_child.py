@@ -30,15 +30,17 @@ def run_child(task: str, **arguments: Any) -> dict[str, float]:
 def write_run(*, folder: str, layout: dict[str, int], values_file: str, dtype: str, n_threads: int) -> dict[str, float]:
     """Write a run and return the peak of its memory as a multiple of one block.
 
-    One block is the activations as they are handed to ``write_block``. The peak is the largest resident memory while
+    One block is the activations as they are handed to ``write_blocks``. The peak is the largest resident memory while
     the run is written, less the resident memory before the first block is there: imports done, dataset open, run
     planned. The block itself lies in between, so that it counts as 1, and 1 is the least that is possible. The kernel's
     high-water mark of this process is used (VmHWM, set back before the first block); ``ru_maxrss`` would begin with the
     parent's own peak, which Linux hands on.
     """
-    from benchmarks.storage_peer import Layout
+    from benchmarks.storage_peer import Activations, Layout
     from benchmarks.storage_subject import RUN, make_values, plan_layout, set_threads
-    from storage import ensure_dataset, write_block
+    from storage import ensure_dataset
+    from storage.block import Block
+    from storage.writer import write_blocks
 
     set_threads(n_threads)
     planned = Layout(**layout)
@@ -46,16 +48,17 @@ def write_run(*, folder: str, layout: dict[str, int], values_file: str, dtype: s
     run = dataset.create_run(RUN, plan_layout(planned))
     Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back to what is resident now
     before = read_memory("VmRSS")
-    block_bytes = 0
-    for block in run.blocks:
+    row_bytes = planned.n_columns * np.dtype(dtype).itemsize
+
+    def read_block(block: Block) -> Activations:
         shape = (block.n_samples, *planned.shape[1:])
-        size = int(np.prod(shape))
-        offset = block.start * planned.n_columns * np.dtype(dtype).itemsize
-        activations = np.fromfile(values_file, dtype=dtype, count=size, offset=offset).reshape(shape)
-        block_bytes = max(block_bytes, activations.nbytes)
-        write_block(dataset, RUN, block, make_values(block, activations), circumstances={})
-        del activations
+        size, offset = int(np.prod(shape)), block.start * row_bytes
+        return np.fromfile(values_file, dtype=dtype, count=size, offset=offset).reshape(shape)
+
+    blocks = ((block, make_values(block, read_block(block))) for block in run.blocks)
+    list(write_blocks(dataset, RUN, blocks, circumstances={}))
     run.mark_complete()
+    block_bytes = planned.block * row_bytes
     return {"blocks": (read_memory("VmHWM") - before) / block_bytes, "block_bytes": block_bytes}
 
 

@@ -45,8 +45,8 @@ class Backend(Store):
         return await asyncio.to_thread(self.create_object, key, value.as_buffer_like())
 
     @abstractmethod
-    def create_object(self, key: str, content: BytesLike) -> bool:
-        """Write an object where there is none, and return whether it was this call that made it.
+    def create_object(self, key: str, *pieces: BytesLike) -> bool:
+        """Write an object, given in pieces, where there is none; return whether it was this call that made it.
 
         Notes
         -----

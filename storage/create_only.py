@@ -54,7 +54,9 @@ class CreateOnlyStore(WrapperStore[Backend]):
         """
         if not is_shard_key(key) and not is_record_key(key):
             await super().set(key, value)
-        elif await asyncio.to_thread(create_or_fetch, self._store, key, value.to_bytes()) != value.to_bytes():
+            return
+        found = await asyncio.to_thread(create_or_fetch, self._store, key, value.to_bytes())
+        if found not in (None, value.to_bytes()):
             raise CreateOnlyError(
                 f"{key}: expected to stay, found a request to replace it; shards and records are create-only"
             )
@@ -158,19 +160,22 @@ class ShardRecorder:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self.stored: dict[str, StoredObject] = {}
-        self._met: dict[str, BytesLike] = {}
+        self._met: dict[str, memoryview] = {}
         self._flushes: list[Future[None]] = []
 
-    def put(self, key: str, content: BytesLike) -> BytesLike:
-        """Return `content` after it is written, or what another writer had created there first."""
-        found = create_or_fetch(self._backend, key, content)
-        if found is not content:
+    def put(self, key: str, *pieces: BytesLike) -> memoryview | None:
+        """Write an object, given in pieces; return what another writer had created there first, if it did."""
+        found = create_or_fetch(self._backend, key, *pieces)
+        if found is not None:
             self._met[key] = found
         threads = thread_pool("flush", self._backend.n_flushing_threads)
         self._flushes.append(threads.submit(self._backend.flush_object, key))  # the disk works during the digest
-        digest = hashlib.sha256(found).hexdigest()
-        self.stored[key] = StoredObject(key=key, size_bytes=len(found), sha256=digest)
-        return content if found == content else found
+        digest, size_bytes = hashlib.sha256(), 0
+        for piece in pieces if found is None else [found]:
+            digest.update(piece)
+            size_bytes += len(piece)
+        self.stored[key] = StoredObject(key=key, size_bytes=size_bytes, sha256=digest.hexdigest())
+        return found
 
     def flush(self) -> None:
         """Return when all that was put survives a loss of power."""
@@ -191,8 +196,8 @@ class ShardRecorder:
                 restore_object(self._backend, key, content)
 
 
-def create_or_fetch(backend: Backend, key: str, content: BytesLike) -> BytesLike:
-    """Return `content` after it is written, or what was there before it.
+def create_or_fetch(backend: Backend, key: str, *pieces: BytesLike) -> memoryview | None:
+    """Write an object, given in pieces, where there is none; return what was there before it, if anything was.
 
     S3 may refuse a create because another one is under way that fails later: then there is nothing, and it is tried
     again.
@@ -203,8 +208,8 @@ def create_or_fetch(backend: Backend, key: str, content: BytesLike) -> BytesLike
         If objects go as soon as they come.
     """
     for _ in range(CREATE_ATTEMPTS):
-        if backend.create_object(key, content):
-            return content
+        if backend.create_object(key, *pieces):
+            return None
         found = backend.fetch(key)
         if found is not None:
             return found

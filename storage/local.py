@@ -39,7 +39,7 @@ class LocalBackend(LocalStore, Backend):
         """Open without making the folder: reading what is not there creates nothing."""
         await super(LocalStore, self)._open()
 
-    n_reading_threads = os.cpu_count() or 1
+    n_reading_threads = (os.cpu_count() or 1) + 1  # one waits for the disk while the others decode
     n_writing_threads = min(MAX_WRITE_THREADS, os.cpu_count() or 1)
     n_flushing_threads = FLUSH_THREADS
 
@@ -74,9 +74,9 @@ class LocalBackend(LocalStore, Backend):
         await asyncio.to_thread(self.flush_names, [key])
         return created
 
-    def create_object(self, key: str, content: BytesLike) -> bool:
-        """Write an object where there is none, and return whether it was this call that made it."""
-        return self._put(key, content, replace=False)
+    def create_object(self, key: str, *pieces: BytesLike) -> bool:
+        """Write an object, given in pieces, where there is none; return whether it was this call that made it."""
+        return self._put(key, *pieces, replace=False)
 
     def flush_object(self, key: str) -> None:
         """Return when the bytes of a file are on the disk."""
@@ -117,14 +117,14 @@ class LocalBackend(LocalStore, Backend):
         (self.root / key).replace(self.root / target)
         self.flush_names([key, target])
 
-    def _put(self, key: str, content: BytesLike, *, replace: bool) -> bool:
+    def _put(self, key: str, *pieces: BytesLike, replace: bool) -> bool:
         self._check_writable()
         if not replace and (self.root / key).exists():
             return False
         with self._name_faults(key):
-            return self._stage(key, content, replace=replace)
+            return self._stage(key, *pieces, replace=replace)
 
-    def _stage(self, key: str, content: BytesLike, *, replace: bool) -> bool:
+    def _stage(self, key: str, *pieces: BytesLike, replace: bool) -> bool:
         target = self.root / key
         shard = is_shard_key(key)
         staging = self.root / f"/{key}".partition("/c/")[0].lstrip("/") if shard else target.parent
@@ -132,7 +132,7 @@ class LocalBackend(LocalStore, Backend):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with staged.open("wb") as file:
-                file.write(content)
+                file.writelines(pieces)
                 if not shard:
                     file.flush()
                     os.fsync(file.fileno())

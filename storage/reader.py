@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from .backend import Backend
 from .block import Block
 from .errors import BlockDamagedError
-from .shard import Region, ShardDamageError, ShardLayout, read_shard
+from .shard import Region, ShardDamageError, ShardIndices, ShardLayout, read_shard
 from .threads import thread_pool
 
 Piece = tuple[Block, tuple[int, ...], Region, Region]
@@ -34,6 +34,7 @@ class ArrayReader:
     trailing: tuple[int, ...]
     blocks: Sequence[Block]
     committed: frozenset[int]
+    indices: ShardIndices = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -71,12 +72,22 @@ class ArrayReader:
         self, values: npt.NDArray[Any], block: Block, place: tuple[int, ...], source: Region, target: Region
     ) -> None:
         try:
-            read_shard(self.backend, self.layout, place, source, values[target])
+            self._read_shard(place, source, values[target])
         except ShardDamageError as error:
             raise BlockDamagedError(
                 f"run {self.run}, block {block.index}, array {self.layout.path.rpartition('/')[2]}: {error}; "
                 "name all damage with `superneurons validate --full`, mend it with `superneurons repair`"
             ) from error
+
+    def _read_shard(self, place: tuple[int, ...], source: Region, out: npt.NDArray[Any]) -> None:
+        known = self.layout.key(place) in self.indices
+        try:
+            read_shard(self.backend, self.layout, place, source, out, self.indices)
+        except ShardDamageError:
+            if not known:
+                raise
+            self.indices.pop(self.layout.key(place), None)  # a repaired shard has another one
+            read_shard(self.backend, self.layout, place, source, out, self.indices)
 
     def _plan_pieces(self, region: Region) -> Iterator[Piece]:
         """Return for each shard that `region` meets its block, its place, what to read of it, and where that goes."""

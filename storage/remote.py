@@ -117,14 +117,15 @@ class RemoteBackend(ObjectStore[Any], Backend):
         """Write an object where there is none."""
         await self.create(key, value)
 
-    def create_object(self, key: str, content: BytesLike) -> bool:
-        """Write an object where there is none, and return whether it was surely this call that made it.
+    def create_object(self, key: str, *pieces: BytesLike) -> bool:
+        """Write an object, given in pieces, where there is none; return whether it was surely this call that made it.
 
         Notes
         -----
         The response of a put that succeeded may be lost. It is then sent again and meets its own object: False.
         """
         self._check_writable()
+        content = b"".join(pieces)
         for attempt in range(CREATE_ATTEMPTS):
             try:
                 obstore.put(self.store, key, content, mode="create")

@@ -17,7 +17,7 @@ from .errors import BlockDamagedError, DatasetError, RunIncompleteError
 from .part import read_parts
 from .reader import ArrayReader
 from .schema import PARTS, UNIT_DIMS, Site
-from .shard import ShardDamageError, ShardLayout, dims_of, parse_layout, read_whole
+from .shard import ShardDamageError, ShardIndices, ShardLayout, dims_of, parse_layout, read_whole
 from .template import raise_shapes
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Run:
         self.blocks = plan_blocks([part.n_samples for part in self.parts], block=self.block)
         self._committed: frozenset[int] = frozenset()
         self._layouts: dict[str, ShardLayout] = {}
+        self._indices: ShardIndices = {}
 
     def __repr__(self) -> str:
         return f"Run({self.name!r}, n_samples={self.n_samples}, block={self.block})"
@@ -242,6 +243,7 @@ class Run:
             trailing=self._array(name).shape[1:],
             blocks=self.blocks,
             committed=self._committed,
+            indices=self._indices,
         )
 
     def _array(self, name: str) -> zarr.Array[Any]:

@@ -35,6 +35,10 @@ Region = tuple[slice, ...]
 """A slice of step 1 and known bounds for each dimension."""
 
 
+ShardIndices = dict[str, npt.NDArray[np.uint64]]
+"""Indices of shards by key, as `parse_index` returns them. A shard is never replaced while its block is committed."""
+
+
 class ShardDamageError(Exception):
     """What is wrong with a shard; the caller knows which block it belongs to."""
 
@@ -126,14 +130,15 @@ def plan_shards(layout: ShardLayout, trailing: Sequence[int]) -> Iterator[tuple[
         )
 
 
-def encode_shard(layout: ShardLayout, values: npt.NDArray[Any]) -> bytearray:
-    """Return the bytes of a shard that holds `values`, cast to the stored dtype; what they leave of it is fill values.
+def encode_shard(layout: ShardLayout, values: npt.NDArray[Any]) -> list[BytesLike]:
+    """Return, piece by piece, a shard that holds `values`, cast to the stored dtype; what they leave is fill values.
 
     Notes
     -----
     Call it from a thread other than the main one: there Blosc uses one thread, and the same values give the same bytes.
     """
-    encoded, index = bytearray(), np.zeros((*layout.grid, 2), dtype="<u8")
+    pieces: list[BytesLike] = []
+    index, n_bytes = np.zeros((*layout.grid, 2), dtype="<u8"), 0
     for chunk in np.ndindex(layout.grid):
         starts = [place * size for place, size in zip(chunk, layout.chunk, strict=True)]
         part = values[tuple(slice(start, start + size) for start, size in zip(starts, layout.chunk, strict=True))]
@@ -142,12 +147,10 @@ def encode_shard(layout: ShardLayout, values: npt.NDArray[Any]) -> bytearray:
             whole[tuple(slice(0, size) for size in part.shape)] = part
             part = whole
         body = _encode_chunk(layout, part)
-        index[chunk] = len(encoded), len(body) + CHECKSUM_BYTES
-        encoded += body
-        encoded += _checksum(body)
-    encoded += index.tobytes()
-    encoded += _checksum(index.tobytes())
-    return encoded
+        index[chunk] = n_bytes, len(body) + CHECKSUM_BYTES
+        n_bytes += len(body) + CHECKSUM_BYTES
+        pieces += [body, _checksum(body)]
+    return [*pieces, index.tobytes(), _checksum(index.tobytes())]
 
 
 def _encode_chunk(layout: ShardLayout, values: npt.NDArray[Any]) -> Any:
@@ -163,11 +166,17 @@ def _checksum(body: Any) -> bytes:
 
 
 def read_shard(
-    backend: Backend, layout: ShardLayout, place: Sequence[int], region: Region, out: npt.NDArray[Any]
+    backend: Backend,
+    layout: ShardLayout,
+    place: Sequence[int],
+    region: Region,
+    out: npt.NDArray[Any],
+    indices: ShardIndices,
 ) -> None:
     """Copy the values of `region`, in coordinates of the shard at `place`, into `out`, of the region's shape.
 
-    Only the index and the chunks that the region meets are fetched; the whole object where it meets all of them.
+    Only the chunks that the region meets are fetched, and the index where `indices` lacks it, which then has it; the
+    whole object where the region meets all chunks.
 
     Raises
     ------
@@ -177,8 +186,13 @@ def read_shard(
     key = layout.key(place)
     wanted = [range(part.start // size, -(-part.stop // size)) for part, size in zip(region, layout.chunk, strict=True)]
     whole = _fetch(backend, key) if prod(map(len, wanted)) == prod(layout.grid) else None
-    tail = _tail(whole, layout) if whole is not None else _fetch(backend, key, SuffixByteRequest(layout.index_bytes))
-    index = parse_index(layout, tail, key)
+    if whole is not None:
+        index = parse_index(layout, _tail(whole, layout), key)
+    elif key in indices:
+        index = indices[key]
+    else:
+        index = parse_index(layout, _fetch(backend, key, SuffixByteRequest(layout.index_bytes)), key)
+        indices[key] = index
     for chunk in product(*wanted):
         start, n_bytes = (int(number) for number in index[chunk])
         span = RangeByteRequest(start, start + n_bytes)

@@ -96,7 +96,7 @@ def write_template(backend: Backend, name: str, plan: RunPlan) -> None:
 
     def create(key: str) -> None:
         found = create_or_fetch(backend, key, documents[key])
-        if found != documents[key] and key != shared:
+        if found not in (None, documents[key]) and key != shared:
             raise RunMismatchError(
                 f"run {name}: expected nothing or the same plan at {key}, found another plan that was never finished; "
                 f"remove the folder {name} or use another store"

@@ -141,16 +141,15 @@ def begin_block(
         name = layout.path.rpartition("/")[2]
         _validate_values(f"{where}, array {name}", values[name][:, *region], values["valid"], layout.dtype)
 
-    def write(piece: Piece) -> str:
+    def write(piece: Piece) -> None:
         layout, place, region = piece
         name = layout.path.rpartition("/")[2]
         rows = _blank_rows(values[name][:, *region], values["valid"])
-        encoded = encode_shard(layout, rows)
+        pieces = encode_shard(layout, rows)
         key = layout.key((block.index, *place))
-        found = recorder.put(key, encoded)
-        if found is not encoded:
+        found = recorder.put(key, *pieces)
+        if found is not None and found != (encoded := b"".join(pieces)):
             _validate_adopted(f"{where}, array {name}", layout, key, found, encoded)
-        return key
 
     with ThreadPoolExecutor(dataset.backend.n_writing_threads) as threads:
         list(threads.map(validate, pieces))  # all is checked before the first shard is written

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from storage.errors import (
     RunNotFoundError,
 )
 from storage.schema import MAX_CHUNK_UNITS, SITES
+from storage.shard import encode_shard, parse_layout
 from tests.server.static import StaticServer
 
 from .fake_run import (
@@ -215,6 +217,22 @@ def test_a_column_read_fetches_an_index_and_its_own_chunk_of_each_shard(filled: 
     assert len(fetched) == 6
     stored = {entry.key: entry.size_bytes for block in range(3) for entry in read_objects(filled[0], block)}
     assert sum(n_bytes for _, n_bytes in fetched) < sum(stored[key] for key in {key for key, _ in fetched})
+    fetched.clear()
+    run.read_columns("mlp", layer=1, units=slice(MAX_CHUNK_UNITS, MAX_CHUNK_UNITS + 2))
+    assert len(fetched) == 3  # the indices are known by now
+
+
+def test_a_run_that_was_open_before_a_repair_reads_what_was_computed_again(filled: tuple[Dataset, str]) -> None:
+    """Its index says where the chunks of the lost shard were."""
+    run = open_dataset(filled[1]).run(RUN)
+    units = slice(MAX_CHUNK_UNITS - 2, MAX_CHUNK_UNITS + 2)
+    before = run.read_columns("mlp", layer=1, units=units)
+    layout = parse_layout(run.arrays["mlp"])
+    with ThreadPoolExecutor(1) as thread:
+        again = thread.submit(encode_shard, layout, np.zeros(layout.shard, layout.dtype)).result()
+    put_object(filled[0], layout.key((1, 0, 1, 0)), b"".join(again))
+    before[4:8] = 0
+    np.testing.assert_array_equal(run.read_columns("mlp", layer=1, units=units), before)
 
 
 def read_objects(dataset: Dataset, block: int) -> Any:
