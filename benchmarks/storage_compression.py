@@ -125,7 +125,7 @@ def _format(figures: Sequence[dict[str, list[float]]], n_bytes: int, title: str)
     cells = []
     for name in CODECS:
         size, write, warm, cold = (statistics.median(figure[name]) for figure in figures)
-        label = "zstd-1 (default)" if name == SUBJECT else name
+        label = "lz4 (default)" if name == SUBJECT else name
         share = f"{size / n_bytes:.0%}"
         cells.append(
             [
