@@ -220,8 +220,9 @@ class _RunAudit:
                 yield from self.check_block(block)
             self.audit.on_block(self.name, block)
         if self.audit.listed is not None:
-            planned = {block.index for block in self.run.blocks}
-            for index in sorted(list_records(self.audit.backend, self.name) - planned):
+            recorded = list_records(self.audit.backend, self.name)
+            planned = {block.index for block in self.audit.dataset.run(self.name).blocks}  # it may have grown meanwhile
+            for index in sorted(recorded - planned):
                 key = commit_key(self.name, index)
                 self.audit.seen.add(key)
                 yield self.fault("extra", key, "no record", f"that of block {index}, which no part plans")

@@ -12,8 +12,10 @@ from zarr.abc.store import RangeByteRequest
 from zarr.core.buffer import Buffer
 from zarr.storage import WrapperStore
 
+from .aside import Aside
 from .backend import Backend, BytesLike
-from .errors import CreateOnlyError
+from .document import read_document
+from .errors import BlockDamagedError, CreateOnlyError
 from .schema import COMMITS, PARTIAL_SUFFIX, is_record_key, is_shard_key
 from .threads import thread_pool
 
@@ -129,7 +131,8 @@ class CreateOnlyStore(WrapperStore[Backend]):
     async def _find_record_of(self, key: str) -> str | None:
         """Return the record that keeps `key` from being deleted, or None.
 
-        A shard is kept by its own block's record, anything else by any record of a group above it.
+        A shard is kept by its own block's record, anything else by any record of a group above it, labels of a
+        dimension included.
         """
         if key.endswith(PARTIAL_SUFFIX):
             return None
@@ -137,8 +140,16 @@ class CreateOnlyStore(WrapperStore[Backend]):
         if not place:
             return await self._find_record_above(key.rpartition("/")[0])
         run, index = array.rpartition("/")[0].lstrip("/"), place.partition("/")[0]
+        if await asyncio.to_thread(self._is_label, array.lstrip("/")):
+            return await self._find_record_above(run)
         record = f"{run}/{COMMITS}/{index:0>6}/zarr.json".lstrip("/")
         return record if await self._store.exists(record) else None
+
+    def _is_label(self, array: str) -> bool:
+        """Return whether an array tells the labels of a dimension: it has no samples."""
+        document = read_document(self._store, array) or {}
+        dims: list[str] = document.get("dimension_names", ["sample"])
+        return dims[:1] != ["sample"]
 
     async def _find_record_above(self, path: str) -> str | None:
         parts = path.split("/") if path else []
@@ -153,8 +164,8 @@ class ShardRecorder:
     """What a block's shards are written through: it creates or adopts them, remembers them, and makes them durable.
 
     ``stored`` maps the key of every shard to its size and digest; calls from several threads do not meet in it as long
-    as each key is put once. Two writers of one shard never mix, and a writer whose put succeeded but whose response was
-    lost meets its own bytes.
+    as each key is put by one. Two writers of one shard never mix, and a writer whose put succeeded but whose response
+    was lost meets its own bytes.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -166,16 +177,19 @@ class ShardRecorder:
     def put(self, key: str, *pieces: BytesLike) -> memoryview | None:
         """Write an object, given in pieces; return what another writer had created there first, if it did."""
         found = create_or_fetch(self._backend, key, *pieces)
+        self._met.pop(key, None)
         if found is not None:
             self._met[key] = found
         threads = thread_pool("flush", self._backend.n_flushing_threads)
         self._flushes.append(threads.submit(self._backend.flush_object, key))  # the disk works during the digest
-        digest, size_bytes = hashlib.sha256(), 0
-        for piece in pieces if found is None else [found]:
-            digest.update(piece)
-            size_bytes += len(piece)
-        self.stored[key] = StoredObject(key=key, size_bytes=size_bytes, sha256=digest.hexdigest())
+        self.stored[key] = _describe(key, *(pieces if found is None else [found]))
         return found
+
+    def set_aside(self, key: str, torn: memoryview, *, reason: str) -> None:
+        """Move an object out of the way that no record stands for; what another writer put there meanwhile stays."""
+        moved = Aside(self._backend).take(key, len(torn), reason=reason)
+        if moved is not None and moved != torn:
+            restore_object(self._backend, key, moved)
 
     def flush(self) -> None:
         """Return when all that was put survives a loss of power."""
@@ -183,17 +197,45 @@ class ShardRecorder:
         for flush in self._flushes:
             flush.result()
 
-    def restore_met(self) -> None:
-        """Put back what others had made and `gc` took for garbage before the commit record stood for it.
+    def confirm(self, committed: Iterable[StoredObject]) -> None:
+        """Check that what was put is there, now that a record stands for the objects `committed`.
+
+        What others had made, and `gc` took for garbage before the record stood, is put back.
+
+        Raises
+        ------
+        BlockDamagedError
+            If an object is gone, or is not the committed one.
 
         Notes
         -----
-        Call it after the record is written: who deletes a shard looks for the record once more afterwards, so that one
-        of the two sees what the other did.
+        Who deletes a shard looks for the record once more afterwards, so that one of the two sees what the other did.
         """
-        for key, content in self._met.items():
-            if self._backend.fetch(key, RangeByteRequest(0, 1)) is None:
-                restore_object(self._backend, key, content)
+        entries = list(committed)
+        threads = thread_pool("read", self._backend.n_reading_threads)
+        for entry, in_place in zip(entries, threads.map(self._is_in_place, entries), strict=True):
+            if not in_place:
+                raise BlockDamagedError(
+                    f"{entry.key}: expected the object that was just committed, found another or none: something "
+                    "deleted it meanwhile; mend the block with `superneurons repair` and run the same command again"
+                )
+
+    def _is_in_place(self, entry: StoredObject) -> bool:
+        if self.stored.get(entry.key) != entry:  # another writer's record stands
+            found = self._backend.fetch(entry.key)
+            return found is not None and _describe(entry.key, found) == entry
+        met = self._met.get(entry.key)
+        if met is None:
+            return self._backend.fetch(entry.key, RangeByteRequest(0, 1)) is not None
+        return restore_object(self._backend, entry.key, met) in (None, met)
+
+
+def _describe(key: str, *pieces: BytesLike) -> StoredObject:
+    digest, size_bytes = hashlib.sha256(), 0
+    for piece in pieces:
+        digest.update(piece)
+        size_bytes += len(piece)
+    return StoredObject(key=key, size_bytes=size_bytes, sha256=digest.hexdigest())
 
 
 def create_or_fetch(backend: Backend, key: str, *pieces: BytesLike) -> memoryview | None:
@@ -216,8 +258,10 @@ def create_or_fetch(backend: Backend, key: str, *pieces: BytesLike) -> memoryvie
     raise CreateOnlyError(f"{key}: expected the object that was just there, found nothing; something deletes it")
 
 
-def restore_object(backend: Backend, key: str, content: BytesLike) -> None:
-    """Write an object that is gone, unless somebody else has, and make it durable."""
-    create_or_fetch(backend, key, content)
-    backend.flush_object(key)
-    backend.flush_names([key])
+def restore_object(backend: Backend, key: str, content: BytesLike) -> memoryview | None:
+    """Write an object that may be gone, and make it durable; return what is there, if anything was."""
+    found = create_or_fetch(backend, key, content)
+    if found is None:
+        backend.flush_object(key)
+        backend.flush_names([key])
+    return found

@@ -46,7 +46,7 @@ class Dataset:
         self.url = url
         self.backend = backend
         self.store = CreateOnlyStore(backend)
-        self._planned: dict[str, Run] = {}
+        self._planned: dict[str, tuple[dict[str, Any] | None, Run]] = {}
 
     def __repr__(self) -> str:
         return f"Dataset({self.url!r})"
@@ -74,10 +74,13 @@ class Dataset:
         return Run(self.store, name)
 
     def planned_run(self, name: str, block: Block) -> Run:
-        """Return run `name` as it was last opened for writing; opened again where it did not plan `block` then."""
-        if name not in self._planned or block not in self._planned[name].blocks:
-            self._planned[name] = self.run(name)
-        return self._planned[name]
+        """Return run `name` as it was opened for its last block; opened again where it has changed or grown since."""
+        document = read_document(self.store, name)
+        seen, run = self._planned.get(name, (None, None))
+        if run is None or seen != document or block not in run.blocks:
+            run = self.run(name)
+            self._planned[name] = document, run
+        return run
 
     def has_run(self, name: str) -> bool:
         """Return whether a run of that name is planned or written here."""

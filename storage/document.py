@@ -48,20 +48,25 @@ def read_document(store: Store, path: str) -> dict[str, Any] | None:
 
 def write_document(store: Store, path: str, document: dict[str, Any]) -> None:
     """Replace the ``zarr.json`` of the node at `path`, atomically."""
-    sync(store.set(_key(path), _encode(document)))
+    sync(store.set(_key(path), _as_buffer(document)))
 
 
 def ensure_document(store: Store, path: str, document: dict[str, Any]) -> None:
     """Write the ``zarr.json`` of the node at `path` unless there is one."""
-    sync(store.set_if_not_exists(_key(path), _encode(document)))
+    sync(store.set_if_not_exists(_key(path), _as_buffer(document)))
 
 
 def _key(path: str) -> str:
     return f"{path}/zarr.json".lstrip("/")
 
 
-def _encode(document: dict[str, Any]) -> Buffer:
-    return default_buffer_prototype().buffer.from_bytes(json.dumps(document, sort_keys=True).encode())
+def _as_buffer(document: dict[str, Any]) -> Buffer:
+    return default_buffer_prototype().buffer.from_bytes(encode_document(document))
+
+
+def encode_document(document: dict[str, Any]) -> bytes:
+    """Return the bytes of a ``zarr.json``."""
+    return json.dumps(document, sort_keys=True).encode()
 
 
 def consolidate(store: Store, path: str, **attributes: Any) -> None:

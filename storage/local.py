@@ -51,7 +51,13 @@ class LocalBackend(LocalStore, Backend):
             return None
         try:
             start, stop = resolve_range(byte_range, os.fstat(descriptor).st_size)
-            return memoryview(os.pread(descriptor, stop - start, start))
+            content = os.pread(descriptor, stop - start, start)
+            while len(content) < stop - start:  # Linux reads 2 GiB at most
+                following = os.pread(descriptor, stop - start - len(content), start + len(content))
+                if not following:
+                    break
+                content += following
+            return memoryview(content)
         except IsADirectoryError:
             return None
         finally:
@@ -79,8 +85,8 @@ class LocalBackend(LocalStore, Backend):
         return self._put(key, *pieces, replace=False)
 
     def flush_object(self, key: str) -> None:
-        """Return when the bytes of a file are on the disk."""
-        with self._name_faults(key):
+        """Return when the bytes of a file are on the disk; at once where it is gone."""
+        with self._name_faults(key), suppress(FileNotFoundError):
             _fsync(self.root / key)
 
     def flush_names(self, keys: Iterable[str]) -> None:

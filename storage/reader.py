@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -59,9 +60,16 @@ class ArrayReader:
         mine, *others = [pieces[first::n_groups] for first in range(n_groups)] or [[]]
         threads = thread_pool("read", self.backend.n_reading_threads)
         elsewhere = [threads.submit(self._read_pieces, values, group) for group in others]
-        self._read_pieces(values, mine)
-        for group in elsewhere:
-            group.result()
+        try:
+            self._read_pieces(values, mine)
+            for reading in elsewhere:
+                reading.result()
+        except BaseException:
+            for group in others:
+                group.clear()  # nobody waits for the rest
+            raise
+        finally:
+            wait(elsewhere)
         return values
 
     def _read_pieces(self, values: npt.NDArray[Any], pieces: Sequence[Piece]) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from zarr.core.sync import sync
 
+from .aside import Aside
 from .commit import commit_key
 from .dataset import Dataset
-from .document import read_document, write_document
 from .fault import Fault
 from .schema import ASIDE, is_shard_key
 
@@ -67,44 +66,17 @@ def plan_repair(faults: Iterable[Fault]) -> RepairPlan:
 def repair_dataset(dataset: Dataset, plan: RepairPlan) -> None:
     """Move every object of `plan` into the dataset's ``_aside`` group; nothing is deleted.
 
-    There each is an array of bytes of its own, whose attributes tell the key it had, why it was moved, and when.
-
     Notes
     -----
     Where a run of `plan.blocks` was complete, it reads as incomplete until its blocks are computed again.
     """
-    backend = dataset.backend
     for name in dict.fromkeys(run for run, _ in plan.blocks):
         dataset.run(name).mark_planned()
-    if plan.moves and read_document(backend, ASIDE) is None:
-        write_document(backend, ASIDE, {"zarr_format": 3, "node_type": "group", "attributes": {}})
-    sizes = {entry.key: entry.size_bytes for entry in backend.list_objects()}
-    number = 0
+    aside = Aside(dataset.backend)
+    sizes = {entry.key: entry.size_bytes for entry in dataset.backend.list_objects()}
     for move in plan.moves:
-        if move.key not in sizes:
-            continue
-        while f"{ASIDE}/{number:06d}/zarr.json" in sizes:
-            number += 1
-        path = f"{ASIDE}/{number:06d}"
-        write_document(backend, path, _bytes_array(sizes[move.key], move))
-        backend.move_object(move.key, f"{path}/c/0")
-        number += 1
-
-
-def _bytes_array(size_bytes: int, move: Move) -> dict[str, Any]:
-    """Return the metadata of an array whose only chunk is the moved object as it is."""
-    return {
-        "zarr_format": 3,
-        "node_type": "array",
-        "shape": [size_bytes],
-        "data_type": "uint8",
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [max(1, size_bytes)]}},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": 0,
-        "codecs": [{"name": "bytes"}],
-        "attributes": {"key": move.key, "reason": move.reason, "moved_at_s": round(time.time())},
-        "dimension_names": ["byte"],
-    }
+        if move.key in sizes:
+            aside.take(move.key, sizes[move.key], reason=move.reason)
 
 
 def find_garbage(

@@ -202,15 +202,20 @@ class Run:
         RunIncompleteError
             If a block is not committed.
         """
+        self._committed = frozenset()  # a repair may have taken blocks away
         self.validate_complete()
-        root = read_document(self._store, "") or {}
-        copies = root.get("consolidated_metadata", {}).get("metadata", {})
-        copy = copies.get(self.name, {}).get("attributes", {})
-        if (copy.get("status"), copy.get("n_samples")) == ("complete", self.n_samples):
-            return  # the root's copy is the last thing written
+        if self._is_marked_complete():
+            return
         raise_shapes(self._store, self.name, n_rows=len(self.blocks) * self.block)
         consolidate(self._store, self.name, status="complete", n_samples=self.n_samples)
         consolidate(self._store, "")
+
+    def _is_marked_complete(self) -> bool:
+        """Return whether both the run's document and the root's copy of it say so, for the samples there are now."""
+        root = read_document(self._store, "") or {}
+        copy = root.get("consolidated_metadata", {}).get("metadata", {}).get(self.name)
+        told = [(node or {}).get("attributes", {}) for node in (read_document(self._store, self.name), copy)]
+        return all((node.get("status"), node.get("n_samples")) == ("complete", self.n_samples) for node in told)
 
     def mark_planned(self) -> None:
         """Record in the metadata that blocks are to be computed: samples were added, or a block was found damaged.

@@ -50,9 +50,9 @@ def plan_chunks(reader: ArrayReader, dims: tuple[str, ...]) -> dict[str, tuple[i
     return {"sample": samples, **dict(zip(dims[1:], reader.layout.chunk[1:], strict=True))}
 
 
-def _name(reader: ArrayReader) -> str:
-    """Return a name for the Dask array that two views of the same blocks share."""
-    told = f"{reader.backend} {reader.layout} {reader.blocks} {sorted(reader.committed)}"
+def _name(reader: ArrayReader, run_attributes: Mapping[str, Any]) -> str:
+    """Return a name for the Dask array that two views of the same blocks of the same run share."""
+    told = f"{reader.backend} {reader.layout} {reader.blocks} {sorted(reader.committed)} {run_attributes}"
     return f"{reader.layout.path}-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
 
 
@@ -68,7 +68,7 @@ def view_run(
     variables = {}
     for name, reader in readers.items():
         lazy = xarray.Variable(dims[name], indexing.LazilyIndexedArray(LazyArray(reader)), dict(attributes[name]))
-        variables[name] = lazy.chunk(plan_chunks(reader, dims[name]), name=_name(reader))
+        variables[name] = lazy.chunk(plan_chunks(reader, dims[name]), name=_name(reader, run_attributes))
     labels = {name: xarray.Variable((name,), np.asarray(values)) for name, values in coordinates.items()}
     return xarray.Dataset(
         {name: variable for name, variable in variables.items() if name not in COORDINATES},

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from math import prod
 from typing import Any
 
@@ -32,6 +32,9 @@ Piece = tuple[ShardLayout, tuple[int, ...], Region]
 """One shard of a block: its array's layout, its place and its region along the dimensions after the first."""
 
 SCANNED_ROWS = 32
+"""Rows that are looked at twice in a row: few enough to be in the processor's cache the second time."""
+
+PUT_ATTEMPTS = 3
 
 COMMIT_THREADS = 1
 """Blocks are committed one after the other, in the order in which they were begun."""
@@ -74,15 +77,15 @@ def write_blocks(
     begun: Future[CommitRecord] | None = None
     try:
         for block, values in blocks:
-            following = begin_block(dataset, run, block, values, circumstances=circumstances)
+            previous, begun = begun, begin_block(dataset, run, block, values, circumstances=circumstances)
             del values  # or the next ones would be made beside them
-            if begun is not None:
-                yield begun.result()
-            begun = following
+            if previous is not None:
+                yield previous.result()
         if begun is not None:
             yield begun.result()
     finally:
-        wait([begun] if begun is not None else [])  # whatever stops the blocks after it
+        if begun is not None:
+            begun.result()  # also where another block, or the caller, ends it: its own error counts, too
 
 
 def begin_block(
@@ -96,7 +99,7 @@ def begin_block(
     """Return what will hold the commit record of `block`; its shards are made, and `values` may go.
 
     The disk is waited for behind the caller's back, who may prepare the next block meanwhile. The block is part of the
-    run when the future is done.
+    run when the future has a result, which the caller must wait for: a fault of the disk comes with it.
 
     `values` maps the name of every array of the run but the coordinates to its rows, shape (block.n_samples, ...).
     They are cast to the stored dtype and padded to a whole block with fill values (``valid`` = False); floating-point
@@ -115,9 +118,6 @@ def begin_block(
     Safe against other writers of the same block, dead ones included: shards are create-only, the record comes last,
     and a writer that finds another's shard keeps it.
     """
-    committed = read_commit(dataset.store, run, block.index)
-    if committed is not None:
-        return thread_pool("commit", COMMIT_THREADS).submit(_confirm, dataset, run, committed)
     planned = dataset.planned_run(run, block)
     where = f"run {run}, block {block.index}"
     if block not in planned.blocks:
@@ -125,6 +125,9 @@ def begin_block(
             f"{where}: starts at sample {block.start} and stops at {block.stop}, expected one of the blocks of "
             f"{planned.block} of a run of {planned.n_samples} samples; pass whole planned blocks"
         )
+    committed = read_commit(dataset.store, run, block.index)
+    if committed is not None:
+        return thread_pool("commit", COMMIT_THREADS).submit(_confirm, dataset, run, committed)
     layouts = {name: parse_layout(array) for name, array in planned.arrays.items() if dims_of(array)[0] == "sample"}
     shapes = {name: planned.arrays[name].shape[1:] for name in layouts}
     _validate_shapes(where, shapes, values, block.n_samples)
@@ -145,11 +148,9 @@ def begin_block(
         layout, place, region = piece
         name = layout.path.rpartition("/")[2]
         rows = _blank_rows(values[name][:, *region], values["valid"])
-        pieces = encode_shard(layout, rows)
+        encoded = encode_shard(layout, rows)
         key = layout.key((block.index, *place))
-        found = recorder.put(key, *pieces)
-        if found is not None and found != (encoded := b"".join(pieces)):
-            _validate_adopted(f"{where}, array {name}", layout, key, found, encoded)
+        _put_shard(recorder, f"{where}, array {name}", layout, key, encoded)
 
     with ThreadPoolExecutor(dataset.backend.n_writing_threads) as threads:
         list(threads.map(validate, pieces))  # all is checked before the first shard is written
@@ -168,8 +169,9 @@ def begin_block(
 def _commit(dataset: Dataset, run: str, record: CommitRecord, recorder: ShardRecorder) -> CommitRecord:
     recorder.flush()
     write_commit(dataset.store, run, record)
-    recorder.restore_met()
-    return read_commit(dataset.store, run, record.block) or record
+    standing = read_commit(dataset.store, run, record.block) or record
+    recorder.confirm(standing.objects)
+    return standing
 
 
 def _confirm(dataset: Dataset, run: str, record: CommitRecord) -> CommitRecord:
@@ -187,6 +189,8 @@ def _validate_shapes(
         expected = (n_samples, *trailing)
         if values[name].shape != expected:
             raise BlockValuesError(f"{where}, array {name}: expected shape {expected}, found {values[name].shape}")
+    if values["valid"].dtype != bool:
+        raise BlockValuesError(f"{where}, array valid: expected booleans, found {values['valid'].dtype}")
 
 
 def _validate_values(where: str, rows: npt.NDArray[Any], valid: npt.NDArray[np.bool_], dtype: np.dtype[Any]) -> None:
@@ -221,7 +225,7 @@ def find_largest(values: npt.NDArray[Any]) -> float:
         return float(np.abs(values).max())
     signed, unsigned = (np.int16, np.uint16) if values.dtype == np.float16 else (np.int32, np.uint32)
     sign, largest = 1 << (8 * values.itemsize - 1), 0
-    for first in range(0, len(values), SCANNED_ROWS):  # the second look at a few rows finds them in the cache
+    for first in range(0, len(values), SCANNED_ROWS):
         rows = values[first : first + SCANNED_ROWS]
         largest = max(largest, int(rows.view(signed).max()), int(rows.view(unsigned).max()) - sign)
     return float(unsigned(largest).view(values.dtype))
@@ -236,24 +240,31 @@ def _blank_rows(rows: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDA
     return blanked
 
 
-def _validate_adopted(where: str, layout: ShardLayout, key: str, found: BytesLike, encoded: BytesLike) -> None:
-    """Check a shard that another writer had made: it must be whole and hold the same values.
+def _put_shard(
+    recorder: ShardRecorder, where: str, layout: ShardLayout, key: str, encoded: Sequence[BytesLike]
+) -> None:
+    """Write a shard, or adopt what another writer had made.
 
     A dead writer of the same run leaves whole shards without a record. They were computed under the same identity, so
-    that they may differ by the rounding of another device alone.
+    that they may differ by the rounding of another device alone. Where the power went before the disk had all of a
+    shard, it is moved aside.
     """
-    remedy = "remove it with `superneurons gc` and run again"
-    try:
-        theirs = decode_object(layout, found, key)
-    except ShardDamageError as error:
-        raise BlockValuesError(
-            f"{where}: expected an earlier attempt's shard to be whole, found: {error}; {remedy}"
-        ) from error
-    ours = decode_object(layout, encoded, key)
-    if not _are_same(ours, theirs):
-        raise BlockValuesError(
-            f"{where}: expected an earlier attempt's shard to hold the same values, found others; {remedy}"
-        )
+    for _ in range(PUT_ATTEMPTS):
+        found = recorder.put(key, *encoded)
+        if found is None or found == (content := b"".join(encoded)):
+            return
+        try:
+            theirs = decode_object(layout, found, key)
+        except ShardDamageError as error:
+            recorder.set_aside(key, found, reason=f"{where}: what an unfinished writer left: {error}")
+            continue
+        if not _are_same(decode_object(layout, content, key), theirs):
+            raise BlockValuesError(
+                f"{where}: expected an earlier attempt's shard to hold the same values, found others; while no other "
+                "writer is at work, remove it with `superneurons gc --older-than 0` and run again"
+            )
+        return
+    raise BlockValuesError(f"{where}: expected a whole shard, found a torn one each time that it was moved aside")
 
 
 def _are_same(ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +15,13 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage import ensure_dataset, open_dataset, write_block
+from storage import Dataset, ensure_dataset, open_dataset, write_block
+from storage.audit import audit_dataset
 from storage.block import Block
-from storage.commit import read_commit
-from storage.errors import BlockMisalignedError, BlockValuesError
+from storage.commit import read_commit, write_commit
+from storage.errors import BlockDamagedError, BlockMisalignedError, BlockValuesError, StoreWriteError
 from storage.schema import MAX_CHUNK_UNITS, SITES, is_shard_key
+from storage.writer import write_blocks
 
 from .fake_run import (
     addresses,
@@ -178,18 +181,23 @@ def test_a_writer_killed_between_writing_and_linking_a_shard_leaves_nothing_amon
     assert shard_bytes(dataset) == shard_bytes(undisturbed)
 
 
-def test_a_damaged_leftover_shard_is_refused_by_name(url: str) -> None:
+@pytest.mark.parametrize("n_bytes", [0, 5])
+def test_a_torn_leftover_shard_is_moved_aside(url: str, n_bytes: int) -> None:
+    """The power went after the shard had its name, and before the disk had all of it."""
     shape = make_shape()
     dataset = ensure_dataset(url)
     fill_run(dataset, "fake/task", make_plan(), shape)
     remove_object(dataset, record_key("fake/task", 1))
-    content = bytearray(object_bytes(dataset, "fake/task/mlp/c/1/0/2/0"))
-    content[5] ^= 0xFF
-    put_object(dataset, "fake/task/mlp/c/1/0/2/0", bytes(content))
+    whole = object_bytes(dataset, "fake/task/mlp/c/1/0/2/0")
+    torn = whole[:n_bytes]
+    put_object(dataset, "fake/task/mlp/c/1/0/2/0", torn)
     run = dataset.run("fake/task")
-    with pytest.raises(BlockValuesError, match="block 1, array mlp: expected an earlier attempt's shard to be whole"):
-        write_block(dataset, run.name, run.blocks[1], make_values(run.blocks[1], shape), circumstances={})
-    assert run.pending_blocks() == [run.blocks[1]]
+    write_block(dataset, run.name, run.blocks[1], make_values(run.blocks[1], shape), circumstances={})
+    assert run.pending_blocks() == []
+    assert object_bytes(dataset, "fake/task/mlp/c/1/0/2/0") == whole
+    assert object_bytes(dataset, "_aside/000000/c/0") == torn
+    assert "what an unfinished writer left" in object_bytes(dataset, "_aside/000000/zarr.json").decode()
+    assert list(audit_dataset(dataset, full=True)) == []
 
 
 def test_a_committed_block_is_never_written_again(url: str) -> None:
@@ -198,6 +206,8 @@ def test_a_committed_block_is_never_written_again(url: str) -> None:
     fill_run(dataset, "fake/task", make_plan(), shape)
     before = shard_bytes(dataset)
     block = dataset.run("fake/task").blocks[0]
+    with pytest.raises(BlockMisalignedError):
+        write_block(dataset, "fake/task", Block(index=0, start=4, stop=8), make_values(block, shape), circumstances={})
     other = {name: rows[::-1] for name, rows in make_values(block, shape).items()}
     record = write_block(dataset, "fake/task", block, other, circumstances={"host": "zombie"})
     assert record.circumstances == {"host": "here"}
@@ -261,3 +271,75 @@ def test_arrays_that_do_not_fit_are_named(url: str, change: Callable[[Any], Any]
         "fake/task/layer/c/0",
         "fake/task/option/c/0",
     }
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.float32, object])
+def test_flags_that_are_no_booleans_are_refused(url: str, dtype: Any) -> None:
+    """As an index they would mean rows, and their complement -1 and -2."""
+    dataset = ensure_dataset(url)
+    run = dataset.create_run("fake/task", make_plan())
+    values = make_values(run.blocks[0], make_shape())
+    values["valid"] = values["valid"].astype(dtype)
+    with pytest.raises(BlockValuesError, match="block 0, array valid: expected booleans, found"):
+        write_block(dataset, "fake/task", run.blocks[0], values, circumstances={})
+    assert run.pending_blocks() == run.blocks
+
+
+def make_blocks(dataset: Dataset) -> list[tuple[Block, Any]]:
+    return [(block, make_values(block, make_shape())) for block in dataset.run("fake/task").blocks]
+
+
+def test_blocks_are_committed_in_order_and_one_that_was_begun_is_finished(url: str) -> None:
+    dataset = ensure_dataset(url)
+    run = dataset.create_run("fake/task", make_plan())
+    records = write_blocks(dataset, "fake/task", make_blocks(dataset), circumstances={})
+    assert next(records).block == 0
+    records.close()
+    assert run.pending_blocks() == run.blocks[2:]
+    written = write_blocks(dataset, "fake/task", make_blocks(dataset), circumstances={})
+    assert [record.block for record in written] == [0, 1, 2]
+    assert run.pending_blocks() == []
+
+
+def test_a_fault_in_a_commit_is_told_even_if_the_next_block_is_refused(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = ensure_dataset(url)
+    run = dataset.create_run("fake/task", make_plan())
+    blocks = make_blocks(dataset)
+    blocks[1][1]["mlp"][:] = np.inf
+
+    def refuse(*_: Any) -> None:
+        raise StoreWriteError("no room")
+
+    monkeypatch.setattr("storage.writer.write_commit", refuse)
+    with pytest.raises(StoreWriteError, match="no room") as caught:
+        list(write_blocks(dataset, "fake/task", blocks, circumstances={}))
+    assert isinstance(caught.value.__context__, BlockValuesError)
+    assert run.pending_blocks() == run.blocks
+
+
+def test_a_shard_that_goes_before_its_block_is_committed_is_told(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = ensure_dataset(url)
+    run = dataset.create_run("fake/task", make_plan())
+
+    def commit_what_is_gone(*arguments: Any) -> None:
+        remove_object(dataset, "fake/task/mlp/c/0/0/1/0")
+        write_commit(*arguments)
+
+    monkeypatch.setattr("storage.writer.write_commit", commit_what_is_gone)
+    with pytest.raises(BlockDamagedError, match="fake/task/mlp/c/0/0/1/0: expected the object that was just committed"):
+        write_block(dataset, "fake/task", run.blocks[0], make_values(run.blocks[0], make_shape()), circumstances={})
+
+
+def test_a_writer_notices_that_its_run_was_planned_anew(tmp_path: Path) -> None:
+    """Somebody removed the run by hand and planned it with another dtype."""
+    dataset, shape = ensure_dataset(tmp_path / "store"), make_shape()
+    run = dataset.create_run("fake/task", make_plan(dtype="f2"))
+    write_block(dataset, "fake/task", run.blocks[0], make_values(run.blocks[0], shape), circumstances={})
+    shutil.rmtree(tmp_path / "store" / "fake")
+    open_dataset(tmp_path / "store").create_run("fake/task", make_plan(dtype="f4"))
+    for block in run.blocks:
+        write_block(dataset, "fake/task", block, make_values(block, shape), circumstances={})
+    found = open_dataset(tmp_path / "store").run("fake/task").read_columns("mlp", layer=1, units=slice(0, 5))
+    np.testing.assert_array_equal(found, addresses("mlp", shape, np.arange(10))[:, 0, 1, :5])
