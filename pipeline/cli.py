@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from .command.exchange import export_columns, import_arrays
-from .command.store import AsJson, ReadableStoreUrl, gc, repair, status, validate
+from .command.store import AsJson, CompressionName, ReadableStoreUrl, gc, repair, status, validate
 
 app = typer.Typer(
     name="superneurons",
@@ -54,6 +54,7 @@ def extract(
     dtype: Annotated[
         str, typer.Option(help="Stored dtype: float32, float16, or auto: float16 where it is safe.")
     ] = "auto",
+    compression: CompressionName = "lz4",
     weights_dtype: Annotated[str, typer.Option(help="The model's dtype: float32, float16 or bfloat16.")] = "float32",
     block: Annotated[int, typer.Option(min=1, help="Samples a block; a block is computed and committed whole.")] = 1024,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples a forward pass.")] = 64,
@@ -71,6 +72,8 @@ def extract(
     """Record a model's activations on tasks; what the store holds already is not computed again."""
     from dataclasses import asdict
 
+    from storage.template import parse_compression
+
     from .executor import RayEngine, SerialEngine
     from .extraction import extract as extract_runs
     from .model import find_model, parse_weights_dtype
@@ -87,6 +90,7 @@ def extract(
         block=block,
         batch_size=batch_size,
         greedy=greedy,
+        compression=parse_compression(compression),
     )
     engine: Engine = RayEngine(n_workers=workers, threads=threads, gpus_per_worker=gpus_per_worker, address=address)
     if serial:

@@ -85,6 +85,7 @@ def plan_run(source: ModelSource, task: Task, settings: ExtractionSettings) -> R
         arrays=tuple(arrays),
         identity=plan_identity(source, task, settings),
         fingerprint=task.fingerprint(0, len(task.samples)),
+        compression=settings.compression,
         circumstances={
             "libraries": {name: version(name) for name in RECORDED_LIBRARIES},
             "python": platform.python_version(),

@@ -16,6 +16,7 @@ from storage import open_dataset, write_block
 from storage.block import Block
 from storage.dtype import StoredDtype, choose_dtype, measure_float16_loss
 from storage.schema import SITES, Site
+from storage.template import Compression
 
 from .errors import PipelineError
 from .extractor import Extractor, Question
@@ -31,11 +32,11 @@ AUTO = "auto"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractionSettings:
-    """What decides the values in a store, besides the model and the task; all of it is part of a run's identity.
+    """What decides what is in a store, besides the model and the task; part of a run's identity, but ``compression``.
 
     ``dtype`` is that of the stored activations (float32, float16, or auto: what a pilot batch shows),
     ``weights_dtype`` that of the model's weights, ``block`` and ``batch_size`` count samples. With ``greedy`` the
-    model's generated answer is stored as well.
+    model's generated answer is stored as well. A run keeps the ``compression`` that it was planned with.
     """
 
     sites: tuple[Site, ...] = ("residual", "mlp", "heads")
@@ -44,6 +45,7 @@ class ExtractionSettings:
     block: int = 1024
     batch_size: int = 64
     greedy: bool = True
+    compression: Compression = "lz4"
 
 
 def parse_sites(text: str) -> tuple[Site, ...]:

@@ -21,7 +21,7 @@ from .errors import ExchangeError, RunExistsError
 from .run import Run
 from .sample_table import RawSamples, SampleTable, parse_samples
 from .schema import FORMAT_VERSION, Site, SiteShape, plan_arrays
-from .template import RunPlan
+from .template import Compression, RunPlan, parse_compression
 from .writer import write_blocks
 
 DTYPES: Mapping[str, StoredDtype] = {"float16": "f2", "float32": "f4"}
@@ -45,6 +45,7 @@ def from_arrays(
     option_logit: Any = None,
     valid: Any = None,
     dtype: str = "auto",
+    compression: Compression = "lz4",
     block: int = 1024,
     n_heads: int = 1,
     source: str = "arrays",
@@ -79,12 +80,14 @@ def from_arrays(
         (sample,) booleans; activations of other rows are stored as NaN.
     dtype
         ``float16``, ``float32``, or ``auto``: float16 where every value is far from its limit and little is lost.
+    compression
+        Of the activations: ``lz4``, ``zstd``, ``blosc-zstd`` or ``none``, as in `RunPlan`.
     block
         Samples a block.
     n_heads
         How many heads of equal width lie side by side in ``heads``.
     source
-        Where the arrays come from; part of the run's identity.
+        Where the arrays come from: recorded, and not part of the run's identity.
     on_block
         Hears how many steps of how many are done: each block is checked, later written.
 
@@ -103,6 +106,7 @@ def from_arrays(
     """
     where = f"{url}: run {name}"
     _validate_settings(where, name, dtype, block)
+    parse_compression(compression)
     sources = parse_activations(where, activations)
     shape = _plan_shape(where, sources, n_heads)
     raw = RawSamples(
@@ -122,7 +126,7 @@ def from_arrays(
         where, sources, samples.valid, blocks=blocks, on_block=lambda part: on_block(part.index + 1, 2 * len(blocks))
     )
     stored = _resolve_dtype(where, dtype, survey)
-    plan = _plan_run(shape, samples, survey, dtype=stored, block=block, source=source)
+    plan = _plan_run(shape, samples, survey, dtype=stored, compression=compression, block=block, source=source)
     return _write_run(url, name, plan, sources, samples, on_block)
 
 
@@ -166,13 +170,19 @@ def _resolve_dtype(where: str, dtype: str, survey: ActivationSurvey) -> StoredDt
 
 
 def _plan_run(
-    shape: SiteShape, samples: SampleTable, survey: ActivationSurvey, *, dtype: StoredDtype, block: int, source: str
+    shape: SiteShape,
+    samples: SampleTable,
+    survey: ActivationSurvey,
+    *,
+    dtype: StoredDtype,
+    compression: Compression,
+    block: int,
+    source: str,
 ) -> RunPlan:
     arrays = plan_arrays(
         shape, dtype=dtype, options=samples.options, greedy=False, evidence="option_logit" in samples.arrays
     )
     identity = {
-        "source": source,
         "arrays": f"sha256:{_digest(samples, survey)}",
         "sites": list(shape.units),
         "tokens": list(range(shape.n_tokens)),
@@ -185,7 +195,9 @@ def _plan_run(
         block=block,
         arrays=tuple(arrays),
         identity=identity,
+        compression=compression,
         circumstances={
+            "source": source,
             "libraries": {library: version(library) for library in RECORDED_LIBRARIES},
             "python": platform.python_version(),
         },

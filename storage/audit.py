@@ -21,8 +21,9 @@ from .errors import BlockDamagedError, DatasetDamagedError, DatasetError
 from .fault import AuditCount, Fault, FaultKind
 from .inspection import PlannedShard, Reason, find_size_faults, inspect_bytes, inspect_size, read_valid
 from .part import part_path
+from .repair import plan_repair
 from .run import Run
-from .schema import COMMITS, OWN_GROUPS, PARTIAL_SUFFIX, PARTS
+from .schema import ASIDE, COMMITS, OWN_GROUPS, PARTIAL_SUFFIX, PARTS
 from .shard import ShardLayout, dims_of, parse_layout, plan_shards
 
 READ_AT_ONCE = 4
@@ -65,7 +66,9 @@ def validate_dataset(dataset: Dataset, *, full: bool = False) -> None:
     if faults:
         more = f"; and {len(faults) - SHOWN_FAULTS} more" if len(faults) > SHOWN_FAULTS else ""
         shown = "; ".join(map(str, faults[:SHOWN_FAULTS]))
-        raise DatasetDamagedError(f"{dataset.url}: {shown}{more}; mend it with `superneurons repair`")
+        mendable = len(plan_repair(faults).by_hand) < len(faults)
+        remedy = "mend it with `superneurons repair`" if mendable else "restore these objects from a copy"
+        raise DatasetDamagedError(f"{dataset.url}: {shown}{more}; {remedy}")
 
 
 class _Audit:
@@ -94,7 +97,8 @@ class _Audit:
         for name in self.dataset.run_names() if self.listed is None else sorted(_find_runs(self.listed)):
             self.count.n_runs += 1
             yield from _RunAudit(self, name).check_run()
-        links = {key for key in self.listed or () if self.is_link(key)} - self.reported_links
+        links = {key for key in self.listed or () if self.is_link(key) and not key.startswith(f"{ASIDE}/")}
+        links -= self.reported_links
         for key in sorted(links):
             yield Fault(kind="link", key=key, expected="a file", found="a symbolic link")
         for key in sorted((self.listed or {}).keys() - self.seen - links):
@@ -117,8 +121,8 @@ class _Audit:
 
         try:
             document = read_document(self.backend, path)
-        except DatasetError as error:
-            yield fault("document", "JSON", str(error))
+        except DatasetError:
+            yield fault("document", "a JSON object", "something else")
             return
         if document is None:
             yield fault("missing", "a document", "nothing")
@@ -163,16 +167,24 @@ class _RunAudit:
         if self.is_unfinished():
             self.pass_by()
             return
-        yield from self.audit.check_document("group", self.name.partition("/")[0])
+        model = self.name.partition("/")[0]
+        if f"{model}/zarr.json" not in self.audit.seen:
+            yield from self.audit.check_document("group", model)
         needed = [("run", ""), ("group", f"/{COMMITS}"), ("group", f"/{PARTS}"), ("part", part_path("", 0))]
         faults = [fault for kind, path in needed for fault in self.check_document(kind, path)]
         yield from faults
         if faults:
             self.pass_by()
             return
+        try:
+            arrays = list(self.run.arrays)
+        except DatasetError as error:
+            yield self.fault("document", f"{self.name}/zarr.json", "a run that can be opened", str(error))
+            self.pass_by()
+            return
         for part in self.run.parts[1:]:
             yield from self.check_document("part", part_path("", part.index))
-        faults = [fault for array in self.run.arrays for fault in self.check_array(array)]
+        faults = [fault for array in arrays for fault in self.check_array(array)]
         yield from faults
         if faults:
             self.pass_by()
@@ -200,7 +212,11 @@ class _RunAudit:
         if faults:
             return
         path = f"{self.name}/{name}"
-        array = zarr.open_array(self.audit.backend, path=path, mode="r", zarr_format=3)
+        try:
+            array = zarr.open_array(self.audit.backend, path=path, mode="r", zarr_format=3)
+        except (KeyError, TypeError, ValueError) as error:
+            yield self.fault("document", f"{path}/zarr.json", "an array that Zarr opens", " ".join(str(error).split()))
+            return
         copied = self.run.arrays[name]
         if parse_layout(array) != self.layouts[name] or array.shape[1:] != copied.shape[1:]:
             yield self.fault("document", f"{path}/zarr.json", "what the run's own copy says", "another layout")
@@ -214,7 +230,9 @@ class _RunAudit:
             yield from self.check_coordinate(name)
         pending = {block.index for block in self.run.pending_blocks()}
         for block in self.run.blocks:
-            if block.index in pending:
+            if block.index in pending and self.run.is_marked_complete and self.audit.listed is not None:
+                yield self.find_lost_record(block)
+            elif block.index in pending:
                 yield from self.find_leftovers(block)
             else:
                 yield from self.check_block(block)
@@ -226,6 +244,12 @@ class _RunAudit:
                 key = commit_key(self.name, index)
                 self.audit.seen.add(key)
                 yield self.fault("extra", key, "no record", f"that of block {index}, which no part plans")
+
+    def find_lost_record(self, block: Block) -> Fault:
+        """Return the fault of a block that was committed once; its shards are kept from being taken for leftovers."""
+        self.audit.seen |= self.shards_of(block).keys()
+        key = commit_key(self.name, block.index)
+        return self.fault("missing", key, "a commit record: the run is complete", "none", block=block.index)
 
     def find_leftovers(self, block: Block) -> Iterator[Fault]:
         audit = self.audit

@@ -17,6 +17,7 @@ from zarr.core.sync import sync
 from .block import Block
 from .create_only import StoredObject
 from .document import ensure_document, read_document
+from .errors import DatasetError
 from .schema import COMMITS
 
 ASKED_AT_ONCE = 32
@@ -78,7 +79,15 @@ def write_commit(store: Store, run: str, record: CommitRecord) -> None:
 def read_commit(store: Store, run: str, block: int) -> CommitRecord | None:
     """Return the record of `block`, or None where it is not committed."""
     document = read_document(store, commit_path(run, block))
-    return None if document is None else CommitRecord.from_attributes(document["attributes"])
+    if document is None:
+        return None
+    try:
+        return CommitRecord.from_attributes(document["attributes"])
+    except (KeyError, TypeError) as error:
+        raise DatasetError(
+            f"{commit_key(run, block)}: expected a commit record, found one without {error}; mend it with "
+            "`superneurons repair`"
+        ) from error
 
 
 def list_commits(store: Store, run: str, blocks: Sequence[Block]) -> set[int]:

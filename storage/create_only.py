@@ -15,7 +15,7 @@ from zarr.storage import WrapperStore
 from .aside import Aside
 from .backend import Backend, BytesLike
 from .document import read_document
-from .errors import BlockDamagedError, CreateOnlyError
+from .errors import BlockDamagedError, CreateOnlyError, DatasetError
 from .schema import COMMITS, PARTIAL_SUFFIX, is_record_key, is_shard_key
 from .threads import thread_pool
 
@@ -147,7 +147,10 @@ class CreateOnlyStore(WrapperStore[Backend]):
 
     def _is_label(self, array: str) -> bool:
         """Return whether an array tells the labels of a dimension: it has no samples."""
-        document = read_document(self._store, array) or {}
+        try:
+            document = read_document(self._store, array) or {}
+        except DatasetError:
+            return False
         dims: list[str] = document.get("dimension_names", ["sample"])
         return dims[:1] != ["sample"]
 

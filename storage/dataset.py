@@ -59,7 +59,18 @@ class Dataset:
         found = (
             f"{model}/{task}" for model in list_children(self.store, "") for task in list_children(self.store, model)
         )
-        return sorted(name for name in found if self.has_run(name))
+        return sorted(name for name in found if self._is_run(name))
+
+    def _is_run(self, name: str) -> bool:
+        """Return whether a run is there; committed blocks without the run's own document are an error, not no run."""
+        if self.has_run(name):
+            return True
+        if RUN_NAME.fullmatch(name) and (committed := list_records(self.store, name)):
+            raise DatasetError(
+                f"{self.url}: run {name}: expected a zarr.json with a plan beside its {len(committed)} committed "
+                "blocks, found none; restore it from a copy, or move the run's folder away"
+            )
+        return False
 
     def run(self, name: str) -> Run:
         """Return the run of that name.
@@ -70,7 +81,9 @@ class Dataset:
             If there is none; the message lists those there are.
         """
         if not self.has_run(name):
-            raise RunNotFoundError(f"{self.url}: expected one of the runs {self.run_names()}, found {name!r}")
+            raise RunNotFoundError(
+                f"{self.url}: expected one of the runs {self.run_names()}, found {name!r}; choose one of them"
+            )
         return Run(self.store, name)
 
     def planned_run(self, name: str, block: Block) -> Run:

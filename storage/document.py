@@ -40,9 +40,9 @@ def read_document(store: Store, path: str) -> dict[str, Any] | None:
     try:
         document = json.loads(found.to_bytes())
     except ValueError as error:
-        raise DatasetError(f"{store}/{key}: expected JSON, found: {error}; restore it from a copy") from error
+        raise DatasetError(f"{key}: expected JSON, found: {error}; restore it from a copy") from error
     if not isinstance(document, dict):
-        raise DatasetError(f"{store}/{key}: expected a JSON object, found {document!r:.40}; restore it from a copy")
+        raise DatasetError(f"{key}: expected a JSON object, found {document!r:.40}; restore it from a copy")
     return document
 
 
@@ -81,7 +81,7 @@ def consolidate(store: Store, path: str, **attributes: Any) -> None:
     """
     document = read_document(store, path)
     if document is None:
-        raise DatasetError(f"{store}/{_key(path)}: expected a group, found nothing; restore it from a copy")
+        raise DatasetError(f"{_key(path)}: expected a group, found nothing; restore it from a copy")
     document.setdefault("attributes", {}).update(attributes)
     document["consolidated_metadata"] = _inline(_walk(store, path))
     write_document(store, path, document)

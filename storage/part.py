@@ -13,6 +13,7 @@ from typing import Any
 from zarr.abc.store import Store
 
 from .document import ensure_document, read_document
+from .errors import DatasetError
 from .schema import PARTS
 
 
@@ -26,8 +27,20 @@ class Part:
 
     @classmethod
     def from_attributes(cls, attributes: Mapping[str, Any]) -> Part:
-        """Return the part that `attributes` describe."""
-        return cls(index=attributes["index"], n_samples=attributes["n_samples"], fingerprint=attributes["fingerprint"])
+        """Return the part that `attributes` describe.
+
+        Raises
+        ------
+        DatasetError
+            If they describe none.
+        """
+        index, n_samples, fingerprint = (attributes.get(name) for name in ("index", "n_samples", "fingerprint"))
+        if not (isinstance(index, int) and isinstance(n_samples, int) and isinstance(fingerprint, str)):
+            raise DatasetError(
+                f"a record in {PARTS}: expected index, n_samples and fingerprint, found {dict(attributes)!r:.80}; "
+                "restore it from a copy"
+            )
+        return cls(index=index, n_samples=n_samples, fingerprint=fingerprint)
 
 
 def part_path(run: str, index: int) -> str:

@@ -36,7 +36,7 @@ class Run:
         document = read_document(store, name)
         if document is None:
             raise DatasetError(f"run {name}: expected its zarr.json, found none; restore it from a copy")
-        self._attributes: dict[str, Any] = document["attributes"]
+        self._attributes = _parse_attributes(name, document)
         self.parts = read_parts(store, name)
         if not self.parts:
             raise DatasetError(f"run {name}: expected a record in {PARTS}, found none; restore it from a copy")
@@ -55,6 +55,11 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({self.name!r}, n_samples={self.n_samples}, block={self.block})"
+
+    @property
+    def is_marked_complete(self) -> bool:
+        """Whether the run's document said, when the run was opened, that every block is committed."""
+        return (self._attributes.get("status"), self._attributes["n_samples"]) == ("complete", self.n_samples)
 
     @property
     def sites(self) -> list[Site]:
@@ -145,7 +150,8 @@ class Run:
     def read_columns(self, site: Site, *, layer: int, units: slice, token: int = 0) -> npt.NDArray[np.floating[Any]]:
         """Return the activations of some units of one layer for all samples: shape (sample, unit), stored dtype.
 
-        Only the inner chunks that hold `units` are read. Rows that are not ``valid`` are NaN.
+        Only the inner chunks that hold `units` are read. Rows that are not ``valid`` are NaN. `layer` and `token` are
+        places along their dimensions, which are labelled where a run does not record all of them.
 
         Raises
         ------
@@ -232,8 +238,14 @@ class Run:
     @cached_property
     def arrays(self) -> dict[str, zarr.Array[Any]]:
         """Return the arrays by name, from the copy of their metadata in the run's document: one request, no listing."""
-        group = zarr.open_group(self._store, path=self.name, mode="r", zarr_format=3, use_consolidated=True)
-        return dict(sorted(group.arrays()))
+        try:
+            group = zarr.open_group(self._store, path=self.name, mode="r", zarr_format=3, use_consolidated=True)
+            return dict(sorted(group.arrays()))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DatasetError(
+                f"run {self.name}: expected a copy of its arrays' metadata in its zarr.json, found: {error}; "
+                "restore it from a copy"
+            ) from error
 
     def _layout(self, name: str) -> ShardLayout:
         if name not in self._layouts:
@@ -255,3 +267,16 @@ class Run:
         if name not in self.arrays:
             raise DatasetError(f"run {self.name}: expected an array {name!r}, found {sorted(self.arrays)}")
         return self.arrays[name]
+
+
+def _parse_attributes(name: str, document: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's attributes after a look at those without which it cannot be opened."""
+    found: dict[str, Any] = document.get("attributes", {})
+    plan, n_samples = found.get("plan"), found.get("n_samples")
+    block = plan.get("block") if isinstance(plan, dict) else None
+    if not (isinstance(block, int) and block > 0 and isinstance(n_samples, int) and "identity" in found):
+        raise DatasetError(
+            f"run {name}: expected identity, plan and n_samples in its zarr.json, as the format says, found others; "
+            "name all damage with `superneurons validate`, and restore it from a copy"
+        )
+    return found

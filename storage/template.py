@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -71,10 +71,20 @@ class RunPlan:
     compression: Compression = "lz4"
 
     def __post_init__(self) -> None:
-        if self.compression not in COMPRESSIONS:
-            raise DatasetError(
-                f"compression {self.compression!r}: expected one of {', '.join(COMPRESSIONS)}; choose one of them"
-            )
+        parse_compression(self.compression)
+
+
+def parse_compression(text: str) -> Compression:
+    """Return `text` as the name of a compression.
+
+    Raises
+    ------
+    DatasetError
+        If it is none.
+    """
+    if text not in COMPRESSIONS:
+        raise DatasetError(f"compression {text!r}: expected one of {', '.join(COMPRESSIONS)}; choose one of them")
+    return cast("Compression", text)
 
 
 def write_template(backend: Backend, name: str, plan: RunPlan) -> None:

@@ -27,6 +27,6 @@ def open_backend(url: str | Path) -> Backend:
     from . import remote
 
     scheme, _, rest = str(url).partition("://")
-    if scheme not in {"s3", "http", "https"} or not rest.strip("/"):
+    if scheme not in {"s3", "http", "https"} or not rest.partition("/")[0]:
         raise DatasetError(f"{url}: expected a folder, s3://bucket/prefix or https://host/path; choose one of them")
     return remote.open_s3(str(url)) if scheme == "s3" else remote.open_web(str(url))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import SelectionError
-from .store import AsJson, ReadableStoreUrl
+from .store import AsJson, CompressionName, ReadableStoreUrl
 
 if TYPE_CHECKING:
     from storage import Run
@@ -25,6 +25,7 @@ def import_arrays(
     ] = None,
     site: Annotated[str, typer.Option(help="Site of activations that name none.")] = "residual",
     dtype: Annotated[str, typer.Option(help="Stored dtype: auto, float16 or float32.")] = "auto",
+    compression: CompressionName = "lz4",
     block: Annotated[int, typer.Option(min=1, help="Samples a block.")] = 1024,
     n_heads: Annotated[int, typer.Option("--heads", min=1, help="Heads side by side in the site heads.")] = 1,
     as_json: AsJson = False,
@@ -33,6 +34,7 @@ def import_arrays(
     from pathlib import Path
 
     from storage.array_import import from_arrays
+    from storage.template import parse_compression
 
     from ..array_file import parse_site, read_array_file
     from ..progress import show_steps
@@ -44,6 +46,7 @@ def import_arrays(
             run,
             **arrays.arguments(),
             dtype=dtype,
+            compression=parse_compression(compression),
             block=block,
             n_heads=n_heads,
             source=Path(file).name,

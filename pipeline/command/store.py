@@ -19,6 +19,9 @@ ReadableStoreUrl = Annotated[
     str, typer.Argument(metavar="STORE", help="A folder, s3://bucket/prefix or https://host/path.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print figures as JSON on standard output.")]
+CompressionName = Annotated[
+    str, typer.Option("--compression", help="Of new runs' activations: lz4, zstd, blosc-zstd or none.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
 
 
@@ -57,6 +60,8 @@ def validate(
         n_harmless = len(faults) - len(harmful)
         if n_harmless:
             typer.echo(f"{n_harmless} leftovers of unfinished writers, harmless; superneurons gc removes them")
+        if harmful:
+            typer.echo("superneurons repair --dry-run shows what can be mended, and what is left to you")
         looked = f"{count.n_runs} runs, {count.n_blocks} committed blocks, {count.n_objects} objects"
         read = f", {count.n_bytes / 2**20:.1f} MiB read" if full else ", sizes only (--full reads every byte)"
         typer.echo(f"{looked}{read}: {len(harmful) or 'no'} {'fault' if len(harmful) == 1 else 'faults'}")
@@ -86,9 +91,8 @@ def repair(
         for move in plan.moves:
             typer.echo(f"{'would move' if dry_run else 'moved'} {move.key} to _aside: {move.reason}")
         for run, block in plan.blocks:
-            typer.echo(
-                f"run {run}, block {block}: {'would be' if dry_run else 'is'} pending; extract computes it again"
-            )
+            state = "would be" if dry_run else "is"
+            typer.echo(f"run {run}, block {block}: {state} pending; run the command that wrote it again")
         _print_faults(list(plan.by_hand))
         if plan.by_hand:
             typer.echo(f"left to you: {len(plan.by_hand)}; restore these objects from a copy")

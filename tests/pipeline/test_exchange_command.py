@@ -64,7 +64,7 @@ def test_an_imported_neuron_is_found_by_the_search(app: typer.Typer, arrays: dic
     assert figures["n_blocks"] == figures["n_committed"] == 7
     assert figures["dtype"] == "float16" and figures["options"] == ["no", "yes"]
     run = open_dataset(tmp_path / "store").run("mine/task")
-    assert run.identity["source"] == "arrays.npz"
+    assert run.to_xarray().attrs["circumstances"]["source"] == "arrays.npz"
     np.testing.assert_array_equal(
         run.read_columns("mlp", layer=2, units=slice(0, N_UNITS)), arrays["activations"][:, 2].astype(np.float16)
     )

@@ -41,7 +41,8 @@ def addresses(site: Site, shape: SiteShape, rows: npt.NDArray[np.int64]) -> npt.
     """Return the address of every value of `rows`, shape (row, token, layer, unit); exact in float32 up to 2^24."""
     place = list(shape.units).index(site)
     tokens, layers, units = (np.arange(n) for n in (shape.n_tokens, shape.n_layers, shape.units[site]))
-    grid = ((rows[:, None] * 4 + place)[:, :, None] * shape.n_layers + layers) * 64
+    most_units = 1 << max(6, (len(units) - 1).bit_length())
+    grid = ((rows[:, None] * 4 + place)[:, :, None] * shape.n_layers + layers) * most_units
     return (grid[:, :, :, None].repeat(len(tokens), axis=1) + units).astype(np.float32)
 
 

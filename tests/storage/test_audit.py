@@ -12,6 +12,7 @@ import pytest
 import zarr
 
 from storage import Dataset, ensure_dataset, open_dataset, write_block
+from storage.aside import Aside
 from storage.audit import AuditCount, audit_dataset, validate_dataset
 from storage.errors import BlockDamagedError, CreateOnlyError, DatasetDamagedError, RunIncompleteError
 from storage.fault import Fault
@@ -104,6 +105,7 @@ def test_damage_of_a_shard_is_named_refused_and_mended(dataset: Dataset, damage:
     assert [move.key for move in plan.moves] == ([] if kind == "missing" else [SHARD]) + [record_key(RUN, 1)]
     repair_dataset(dataset, plan)
     run = open_dataset(dataset.url).run(RUN)
+    assert not run.is_marked_complete
     assert [block.index for block in run.pending_blocks()] == [1]
     with pytest.raises(RunIncompleteError, match=r"block 1 is the first missing"):
         run.read_samples("label")
@@ -170,6 +172,7 @@ def test_a_record_without_any_shard_is_named(dataset: Dataset) -> None:
 
 def test_shards_without_a_record_are_left_over_and_harmless(dataset: Dataset) -> None:
     remove_object(dataset, record_key(RUN, 1))
+    dataset.run(RUN).mark_planned()
     faults = audit(dataset, full=False)
     assert {(fault.kind, fault.block) for fault in faults} == {("leftover", 1)}
     validate_dataset(dataset)
@@ -184,9 +187,48 @@ def test_shards_without_a_record_are_left_over_and_harmless(dataset: Dataset) ->
     assert run.pending_blocks() == []
 
 
+def test_a_record_that_is_gone_from_a_complete_run_is_damage_and_its_shards_are_no_garbage(dataset: Dataset) -> None:
+    remove_object(dataset, record_key(RUN, 1))
+    (fault,) = audit(dataset, full=False)
+    assert (fault.kind, fault.key, fault.block) == ("missing", record_key(RUN, 1), 1)
+    assert find_garbage(dataset, [fault], older_than_s=0) == []
+    undamaged = shard_bytes(dataset)
+    repair_dataset(dataset, plan_repair([fault]))
+    run = dataset.run(RUN)
+    assert [block.index for block in run.pending_blocks()] == [1]
+    assert {fault.kind for fault in audit(dataset)} == {"leftover"}
+    write_block(dataset, RUN, run.blocks[1], make_values(run.blocks[1], make_shape()), circumstances={})
+    assert audit(dataset) == []
+    assert shard_bytes(dataset) == undamaged
+
+
+def test_a_block_that_is_added_during_an_audit_is_not_extra(dataset: Dataset) -> None:
+    def grow(*_: Any) -> None:
+        run = dataset.grow_run(dataset.run(RUN), n_samples=13, fingerprint=lambda start, stop: f"{start} to {stop}")
+        for block in run.pending_blocks():
+            write_block(dataset, RUN, block, make_values(block, make_shape()), circumstances={})
+
+    assert list(audit_dataset(dataset, on_block=grow)) == []
+    assert dataset.run(RUN).n_samples == 13
+    assert audit(dataset) == []
+
+
+def test_two_repairs_at_once_keep_all_that_they_move(dataset: Dataset) -> None:
+    one, another = Aside(dataset.backend), Aside(dataset.backend)
+    keys = [f"{RUN}/mlp/c/1/0/{layer}/0" for layer in range(3)]
+    contents = [object_bytes(dataset, key) for key in keys]
+    assert one.take(keys[0], len(contents[0]), reason="a") == contents[0]
+    assert another.take(keys[1], len(contents[1]), reason="b") == contents[1]
+    assert one.take(keys[2], len(contents[2]), reason="c") == contents[2]
+    assert another.take(keys[2], len(contents[2]), reason="d") is None
+    moved = [object_bytes(dataset, f"_aside/{number:06d}/c/0") for number in range(3)]
+    assert moved == contents
+
+
 def test_what_is_committed_meanwhile_is_not_garbage(dataset: Dataset) -> None:
     record = object_bytes(dataset, record_key(RUN, 1))
     remove_object(dataset, record_key(RUN, 1))
+    dataset.run(RUN).mark_planned()
     garbage = find_garbage(dataset, audit(dataset), older_than_s=0)
     put_object(dataset, record_key(RUN, 1), record)
     with pytest.raises(CreateOnlyError, match="what is committed is never deleted"):
@@ -247,6 +289,19 @@ DOCUMENTS: dict[str, tuple[str, Callable[[Any], Any], str]] = {
     ),
     "a type of its own": (f"{RUN}/mlp/zarr.json", lambda d: d.update(data_type="complex64"), "document"),
     "another shape": (f"{RUN}/mlp/zarr.json", lambda d: d["shape"].__setitem__(3, 6), "document"),
+    "chunks that do not fit": (
+        f"{RUN}/mlp/zarr.json",
+        lambda d: d["codecs"][0]["configuration"].update(chunk_shape=[4, 1, 1, 3]),
+        "document",
+    ),
+    "a copy that does not fit": (
+        f"{RUN}/zarr.json",
+        lambda d: d["consolidated_metadata"]["metadata"]["mlp"]["codecs"][0]["configuration"].update(
+            chunk_shape=[4, 1, 1, 3]
+        ),
+        "document",
+    ),
+    "too few parts": (f"{RUN}/zarr.json", lambda d: d["attributes"].update(n_samples=11), "document"),
     "too few rows": (f"{RUN}/mlp/zarr.json", lambda d: d["shape"].__setitem__(0, 8), "size"),
     "a bomb": (
         f"{RUN}/label/zarr.json",
@@ -340,6 +395,7 @@ def test_symbolic_links_are_named(tmp_path: Path) -> None:
     repair_dataset(dataset, plan)
     assert not shard.is_symlink()
     assert elsewhere.is_file()
+    assert {fault.kind for fault in audit(dataset) if fault.key != "fake/way-out"} == {"leftover"}
 
 
 def test_an_audit_writes_nothing(dataset: Dataset) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import xarray
 
-from storage import DatasetError, ensure_dataset, open_dataset, write_block
+from storage import Dataset, DatasetError, ensure_dataset, open_dataset, write_block
+from storage.commit import read_commit
 from storage.document import consolidate
 from storage.errors import (
     DatasetNotFoundError,
@@ -31,6 +32,8 @@ from .fake_run import (
     make_shape,
     make_values,
     object_bytes,
+    put_object,
+    record_key,
     remove_object,
     shard_bytes,
 )
@@ -273,3 +276,61 @@ def test_errors_survive_pickling(store: str, attempt: Callable[[Any], Any]) -> N
         attempt(dataset)
     again = pickle.loads(pickle.dumps(caught.value))
     assert type(again) is type(caught.value) and str(again) == str(caught.value)
+
+
+def test_a_run_without_its_document_beside_committed_blocks_is_no_run_that_is_not_there(store: str) -> None:
+    dataset = open_dataset(store)
+    remove_object(dataset, "fake/task/zarr.json")
+    with pytest.raises(DatasetError, match="run fake/task: expected a zarr.json with a plan beside its 3 committed"):
+        dataset.run_names()
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("fake/task/zarr.json", lambda d: d["attributes"]["plan"].update(block=0)),
+        ("fake/task/zarr.json", lambda d: d["attributes"].update(n_samples="ten")),
+        ("fake/task/zarr.json", lambda d: d["attributes"].update(n_samples=11)),
+        ("fake/task/zarr.json", lambda d: d.pop("consolidated_metadata")),
+        ("fake/task/_parts/000000/zarr.json", lambda d: d["attributes"].update(n_samples="ten")),
+        ("fake/task/_commits/000001/zarr.json", lambda d: d["attributes"].pop("objects")),
+    ],
+)
+def test_broken_metadata_is_an_error_that_says_where(store: str, key: str, change: Any) -> None:
+    dataset = open_dataset(store)
+    document = json.loads(object_bytes(dataset, key))
+    change(document)
+    put_object(dataset, key, json.dumps(document).encode())
+    with pytest.raises(DatasetError, match=r"(task|_parts|_commits).*: expected .*found"):
+        read_all(open_dataset(store))
+
+
+def read_all(dataset: Dataset) -> None:
+    run = dataset.run("fake/task")
+    run.to_xarray()
+    for block in run.blocks:
+        read_commit(dataset.store, run.name, block.index)
+
+
+def test_a_planned_run_is_listed_by_those_who_cannot_list(url: str) -> None:
+    dataset = ensure_dataset(url)
+    dataset.create_run("fake/task", make_plan())
+    copies = json.loads(object_bytes(dataset, "zarr.json"))["consolidated_metadata"]["metadata"]
+    assert copies["fake/task"]["attributes"]["status"] == "planned"
+
+
+def test_a_run_is_marked_complete_only_if_it_is(store: str) -> None:
+    """A repair through another handle has taken a block away; a growth was cut short before the root knew."""
+    dataset = open_dataset(store)
+    run = dataset.run("fake/task")
+    assert run.pending_blocks() == []
+    record = object_bytes(dataset, record_key("fake/task", 1))
+    remove_object(dataset, record_key("fake/task", 1))
+    with pytest.raises(RunIncompleteError, match="block 1 is the first missing"):
+        run.mark_complete()
+    put_object(dataset, record_key("fake/task", 1), record)
+    document = json.loads(object_bytes(dataset, "fake/task/zarr.json"))
+    document["attributes"]["status"] = "planned"
+    put_object(dataset, "fake/task/zarr.json", json.dumps(document).encode())
+    run.mark_complete()
+    assert dataset.run("fake/task").is_marked_complete

@@ -319,6 +319,7 @@ def test_garbage_that_a_writer_adopts_while_it_is_removed_stays(url: str, monkey
     dataset, run = plan_all(url)
     fill(dataset, run, host="dead")
     remove_object(dataset, record_key(RUN, 1))
+    run.mark_planned()
     collector = open_dataset(url)
     garbage = find_garbage(collector, audit_dataset(collector), older_than_s=0)
     assert garbage
@@ -339,6 +340,7 @@ def test_garbage_that_is_committed_while_it_is_deleted_comes_back(url: str, monk
     dataset, run = plan_all(url)
     fill(dataset, run, host="dead")
     remove_object(dataset, record_key(RUN, 1))
+    run.mark_planned()
     collector = open_dataset(url)
     garbage = find_garbage(collector, audit_dataset(collector), older_than_s=0)
     delete = collector.backend.delete

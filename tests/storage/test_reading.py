@@ -187,7 +187,9 @@ def test_opening_and_selecting_reads_no_values(filled: tuple[Dataset, str]) -> N
 
     dataset = open_dataset(filled[1])
     with dask.config.set(scheduler=count):
-        chosen = dataset.run(RUN).to_xarray().residual.sel(layer=1).isel(residual_unit=slice(0, 2))
+        whole = dataset.run(RUN).to_xarray().residual
+        assert whole.chunks == ((4, 4, 2), (1,), (1, 1), (MAX_CHUNK_UNITS, 40))
+        chosen = whole.sel(layer=1).isel(residual_unit=slice(0, 2))
         assert computed == []
         assert chosen.chunks == ((4, 4, 2), (1,), (2,))
         values = chosen.values

@@ -124,3 +124,15 @@ def test_the_largest_magnitude_is_that_of_numpy(dtype: Any, bad: float | None) -
     for part in (values, values[:, 2], values[::2, :, ::3], values.transpose(2, 1, 0), values[:, :0]):
         expected = np.abs(part).max(initial=0.0)
         np.testing.assert_equal(find_largest(part), float(expected))
+
+
+@pytest.mark.parametrize("compression", get_args(Compression))
+def test_a_chunk_that_decodes_to_less_is_damage(compression: Compression) -> None:
+    """Its checksum is right: the decoders would leave the rest as it was in memory."""
+    array = make_array(MemoryStore(), "f4", (4, 6), 6, compression)
+    layout = parse_layout(array)
+    half = replace(layout, shard=(2, 6), chunk=(2, 6))
+    with ThreadPoolExecutor(1) as thread:
+        shorter = b"".join(thread.submit(encode_shard, half, make_numbers("f4", (2, 6), 0)).result())
+    with pytest.raises(ShardDamageError, match=r"expected the chunk \(0, 0\) of c/0/0 to decode, found"):
+        decode_object(layout, shorter, "c/0/0")
