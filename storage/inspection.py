@@ -89,18 +89,10 @@ def find_size_faults(
 ) -> Iterator[tuple[str, str]]:
     """Return for each size that `array` declares and that does not fit what was expected and what was found.
 
-    `labelled` maps a dimension with coordinate labels to how many there are.
+    `labelled` maps a dimension with coordinate labels to how many there are. That names, shards and chunks have as many
+    dimensions as the array, and shards whole chunks, Zarr has checked when it opened the array.
     """
     layout, dims = parse_layout(array), dims_of(array)
-    rank = len(array.shape)
-    if not rank == len(dims) == len(layout.shard) == len(layout.chunk):
-        yield (
-            f"{rank} dimensions everywhere",
-            f"{len(dims)} names, {len(layout.shard)}-d shards, {len(layout.chunk)}-d chunks",
-        )
-        return
-    if any(whole % part for whole, part in zip(layout.shard, layout.chunk, strict=True)):
-        yield "shards of whole chunks", f"shards {layout.shard} of chunks {layout.chunk}"
     if prod(layout.chunk) * layout.dtype.itemsize > MAX_CHUNK_BYTES:
         yield f"chunks of at most {MAX_CHUNK_BYTES} bytes", f"chunks of shape {layout.chunk}"
     if dims[0] == "sample":

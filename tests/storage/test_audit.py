@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from zarr.codecs import Crc32cCodec
+from zarr.storage import MemoryStore
 
 from storage import Dataset, ensure_dataset, open_dataset, write_block
 from storage.aside import Aside
 from storage.audit import AuditCount, audit_dataset, validate_dataset
 from storage.errors import BlockDamagedError, CreateOnlyError, DatasetDamagedError, RunIncompleteError
 from storage.fault import Fault
+from storage.inspection import MAX_CHUNK_BYTES, find_size_faults
 from storage.repair import find_garbage, plan_repair, remove_garbage, repair_dataset
 
 from .fake_run import (
@@ -324,6 +327,33 @@ def test_metadata_that_breaks_the_schema_or_sense_is_named(dataset: Dataset, dam
     for content in (b"{", b"[]", b"\xff\x00"):
         put_object(dataset, key, content)
         assert key in {fault.key for fault in audit(dataset, full=False)}
+
+
+@pytest.mark.parametrize(
+    ("dims", "shard", "chunk", "expected", "found"),
+    [
+        (("sample", "unit"), (8, 4), (8, 2), "shards and chunks of 4 rows", "8 and 8"),
+        (("sample", "unit"), (4, 4), (2, 2), "shards and chunks of 4 rows", "4 and 2"),
+        (("sample", "unit"), (4, 2**28), (4, 2**28), f"chunks of at most {MAX_CHUNK_BYTES} bytes", "chunks of shape"),
+        (("sample", "option"), (4, 4), (4, 4), "3 along option, as it has labels", "4"),
+        (("option", "unit"), (4, 4), (4, 4), "one shard that holds all labels", "shape (8, 4) in shards (4, 4)"),
+    ],
+)
+def test_declared_sizes_that_do_not_fit_are_told(
+    dims: tuple[str, str], shard: tuple[int, int], chunk: tuple[int, int], expected: str, found: str
+) -> None:
+    shape = (8, shard[1])
+    array: Any = zarr.create_array(
+        MemoryStore(),
+        shape=shape,
+        shards=shard,
+        chunks=chunk,
+        dtype="f4",
+        compressors=Crc32cCodec(),
+        dimension_names=dims,
+    )
+    faults = list(find_size_faults(array, block=4, n_rows=8, labelled={"option": 8 if dims[0] == "option" else 3}))
+    assert [(told, seen.startswith(found)) for told, seen in faults] == [(expected, True)]
 
 
 @pytest.mark.parametrize(

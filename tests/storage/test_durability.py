@@ -157,6 +157,17 @@ def test_what_a_dead_writer_left_is_durable_before_it_is_adopted(disk: Disk, dat
     assert disk.find_lost() == []
 
 
+def test_the_record_of_a_dead_writer_is_durable_before_another_returns_it(disk: Disk, dataset: Dataset) -> None:
+    """The first dies after the record has its name, before that name is on the disk."""
+    disk.dies_at = f"{RUN}/_commits/000000"
+    with pytest.raises(PowerLossError):
+        write(dataset)
+    disk.dies_at = None
+    assert disk.find_lost() == [f"{RUN}/_commits/000000/zarr.json"]
+    write(dataset)
+    assert disk.find_lost() == []
+
+
 def test_a_complete_run_is_durable_when_it_is_marked(disk: Disk, dataset: Dataset) -> None:
     fill(dataset, dataset.run(RUN), host="here")
     assert disk.n_records == 4
