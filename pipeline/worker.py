@@ -32,7 +32,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractionSettings:
-    """What decides what is in a store, besides the model and the task; part of a run's identity, but ``compression``.
+    """What decides what is in a store, besides the model and the task; all but ``compression`` is a run's identity.
 
     ``dtype`` is that of the stored activations (float32, float16, or auto: what a pilot batch shows),
     ``weights_dtype`` that of the model's weights, ``block`` and ``batch_size`` count samples. With ``greedy`` the

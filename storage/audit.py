@@ -252,8 +252,8 @@ class _RunAudit:
         return self.fault("missing", key, "a commit record: the run is complete", "none", block=block.index)
 
     def find_leftovers(self, block: Block) -> Iterator[Fault]:
-        audit = self.audit
-        for key in sorted(self.shards_of(block).keys() & (audit.listed or {}).keys() - audit.seen):
+        audit, listed = self.audit, self.audit.listed or {}
+        for key in sorted(key for key in self.shards_of(block) if key in listed and key not in audit.seen):
             audit.seen.add(key)
             yield self.fault("leftover", key, "a commit record of its block", "none yet", block=block.index)
 

@@ -51,11 +51,13 @@ def plan_repair(faults: Iterable[Fault]) -> RepairPlan:
     blocks = dict.fromkeys(
         (fault.run, fault.block) for fault in mendable if fault.run is not None and fault.block is not None
     )
+    lost = {fault.key for fault in mendable if fault.kind == "missing"}
     moves = {fault.key: str(fault) for fault in mendable if fault.kind in MOVED}
     for run, block in blocks:
         record = commit_key(run, block)
         moves.pop(record, None)
-        moves[record] = f"record of run {run}, block {block}, which is to be computed again"
+        if record not in lost:
+            moves[record] = f"record of run {run}, block {block}, which is to be computed again"
     return RepairPlan(
         moves=tuple(Move(key=key, reason=reason) for key, reason in moves.items()),
         blocks=tuple(blocks),

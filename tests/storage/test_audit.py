@@ -196,7 +196,9 @@ def test_a_record_that_is_gone_from_a_complete_run_is_damage_and_its_shards_are_
     assert (fault.kind, fault.key, fault.block) == ("missing", record_key(RUN, 1), 1)
     assert find_garbage(dataset, [fault], older_than_s=0) == []
     undamaged = shard_bytes(dataset)
-    repair_dataset(dataset, plan_repair([fault]))
+    plan = plan_repair([fault])
+    assert (plan.moves, plan.blocks) == ((), ((RUN, 1),))
+    repair_dataset(dataset, plan)
     run = dataset.run(RUN)
     assert [block.index for block in run.pending_blocks()] == [1]
     assert {fault.kind for fault in audit(dataset)} == {"leftover"}

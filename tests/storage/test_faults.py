@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from storage import Dataset, open_dataset, write_block
+from storage import Dataset, Run, open_dataset, write_block
 from storage.audit import audit_dataset
 from storage.backend import ObjectEntry
 from storage.commit import CommitRecord, read_commit, write_commit
@@ -314,8 +314,8 @@ def test_a_listing_passes_over_files_that_go_meanwhile(tmp_path: Path, monkeypat
     assert {entry.key for entry in dataset.backend.list_objects()} == expected
 
 
-def test_garbage_that_a_writer_adopts_while_it_is_removed_stays(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An old leftover is no garbage any more once a writer has come upon it, whatever the collector found before."""
+def leave_garbage(url: str) -> tuple[Dataset, Run, Dataset, list[str]]:
+    """Return a dataset and its run, of which a writer died before it committed block 1; and what a collector found."""
     dataset, run = plan_all(url)
     fill(dataset, run, host="dead")
     remove_object(dataset, record_key(RUN, 1))
@@ -323,6 +323,12 @@ def test_garbage_that_a_writer_adopts_while_it_is_removed_stays(url: str, monkey
     collector = open_dataset(url)
     garbage = find_garbage(collector, audit_dataset(collector), older_than_s=0)
     assert garbage
+    return dataset, run, collector, garbage
+
+
+def test_garbage_that_a_writer_adopts_while_it_is_removed_stays(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An old leftover is no garbage any more once a writer has come upon it, whatever the collector found before."""
+    dataset, run, collector, garbage = leave_garbage(url)
 
     def write_after_the_collector(*arguments: Any) -> None:
         with suppress(CreateOnlyError):
@@ -337,12 +343,7 @@ def test_garbage_that_a_writer_adopts_while_it_is_removed_stays(url: str, monkey
 
 def test_garbage_that_is_committed_while_it_is_deleted_comes_back(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The collector has looked for a record and found none; the block is committed before the object goes."""
-    dataset, run = plan_all(url)
-    fill(dataset, run, host="dead")
-    remove_object(dataset, record_key(RUN, 1))
-    run.mark_planned()
-    collector = open_dataset(url)
-    garbage = find_garbage(collector, audit_dataset(collector), older_than_s=0)
+    dataset, run, collector, garbage = leave_garbage(url)
     delete = collector.backend.delete
 
     async def delete_late(key: str) -> None:
