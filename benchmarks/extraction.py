@@ -38,8 +38,8 @@ from benchmarks.extraction_subject import (
     make_tiny_subject,
 )
 from benchmarks.measure import SUBJECT, Row
-from pipeline.evidence import find_evidence
-from pipeline.prompt import find_option_tokens, render_prompt
+from pipeline.inference.evidence import find_evidence
+from pipeline.inference.prompt import find_option_tokens, render_prompt
 
 PACKAGES = ("numpy", "torch", "transformers", "tokenizers", "nnsight", "ray", "zarr", "pillow")
 TOLERANCE = 1e-4

@@ -46,8 +46,8 @@ def make_request(*, n_samples: int, block: int) -> RunRequest:
     from pipeline.model import find_model
     from pipeline.request import RunRequest
     from pipeline.sample import ImageFile, Sample
+    from pipeline.settings import ExtractionSettings
     from pipeline.task import Task
-    from pipeline.worker import ExtractionSettings
 
     options = ("no", "yes")
     files = {number: ImageFile(Path(path)) for number, path in easy_vqa.get_train_image_paths().items()}
@@ -80,7 +80,7 @@ def measure_memory(*, folder: str, n_samples: int, block: int, threads: int) -> 
 
     The kernel's high-water mark is used (VmHWM): ``ru_maxrss`` would begin with the parent's own peak.
     """
-    from pipeline.executor import SerialEngine
+    from pipeline.engine.serial import SerialEngine
     from pipeline.extraction import extract
 
     pin_process(threads)
@@ -105,7 +105,7 @@ def time_workers(*, folder: str, n_samples: int, block: int, threads: int, n_wor
     The clock starts with the report by which every worker may have finished its first block, and stops with the last
     one before a worker may have none left: all are busy in between.
     """
-    from pipeline.executor import RayEngine
+    from pipeline.engine.ray_engine import RayEngine
     from pipeline.extraction import extract
 
     pin_process(threads * n_workers)

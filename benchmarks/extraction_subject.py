@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.extraction_checkpoint import OPTIONS, Sizes, make_questions, write_checkpoint, write_pictures
-from pipeline.extractor import Extractor, Question, Reading
+from pipeline.inference.extractor import Extractor, Question, Reading
 from pipeline.model import ModelSource, find_model, load_family, load_model, load_processor
 from pipeline.sample import ImageFile, Sample
 from pipeline.task import Task, load_task
@@ -82,7 +82,7 @@ def make_random_subject(folder: Path, *, sizes: Sizes, n_pictures: int) -> Subje
 
 
 class Superneurons:
-    """Ours: `pipeline.extractor.Extractor`, as every worker runs it."""
+    """Ours: `pipeline.inference.extractor.Extractor`, as every worker runs it."""
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from .errors import PipelineError
 from .extraction import extract
 from .model import find_model
 from .request import RunRequest
+from .settings import ExtractionSettings
 from .task import load_task
-from .worker import ExtractionSettings
 
 __all__ = ["ExtractionSettings", "PipelineError", "RunRequest", "extract", "find_model", "load_task"]

@@ -10,14 +10,14 @@ from search import SearchReport
 from storage import open_dataset
 from storage.url import is_remote
 
+from .engine.ray_engine import RayEngine
 from .errors import PipelineError
-from .executor import RayEngine
 from .extraction import extract
 from .model import find_model
 from .progress import search_runs, show_progress
 from .request import RunRequest
+from .settings import ExtractionSettings
 from .task import load_task
-from .worker import ExtractionSettings
 
 MODEL = "tiny-llava"
 TASKS = ("easy-vqa.yes-no", "easy-vqa.shape", "easy-vqa.color")

@@ -12,10 +12,11 @@ from storage.block import Block
 from storage.dtype import StoredDtype
 from storage.errors import RunExistsError
 
-from .extractor import Question
+from .engine.job import BlockJob, BlockReport, Engine, Purpose
+from .inference.extractor import Question
 from .quarantine import read_quarantined
 from .request import RunRequest, plan_identity, plan_run, settle_dtype
-from .worker import AUTO, BlockJob, BlockReport, Engine, Purpose
+from .settings import AUTO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

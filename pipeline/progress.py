@@ -17,7 +17,7 @@ from search import SearchReport, search_run
 from search.stump import Metric
 from storage import Run
 
-from .worker import BlockJob, BlockReport
+from .engine.job import BlockJob, BlockReport
 
 
 class BlockProgress:

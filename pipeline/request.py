@@ -17,8 +17,9 @@ from storage import RunPlan
 from storage.dtype import StoredDtype
 from storage.schema import FORMAT_VERSION, SITES, STORED_AS_ACTIVATIONS, ArrayPlan, Figure, plan_arrays
 
-from .decoder import find_decoder
 from .family import Family
+from .inference.decoder import find_decoder
+from .inference.prompt import find_option_tokens, render_prompt
 from .model import (
     ATTENTION,
     IMAGE_BACKEND,
@@ -28,10 +29,9 @@ from .model import (
     load_processor,
     name_checkpoint_faults,
 )
-from .prompt import find_option_tokens, render_prompt
 from .sample import MAX_IMAGE_PIXELS
+from .settings import STORED_DTYPES, ExtractionSettings
 from .task import Task
-from .worker import STORED_DTYPES, ExtractionSettings
 
 BLOCK = 1024
 """Samples a block, where the activations of so many are no more than `MAX_BLOCK_BYTES`; else half as many."""

@@ -10,8 +10,8 @@ from rich.table import Table
 from search import SearchReport
 from storage import Run
 
-from .estimate import RunEstimate, shorten
-from .forecast import count_all_objects
+from .planning.estimate import RunEstimate, shorten
+from .planning.forecast import count_all_objects
 
 ACCURACY_COLUMNS = {
     "majority": "majority",

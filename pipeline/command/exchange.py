@@ -36,7 +36,7 @@ def import_arrays(
     from storage.array_import import from_arrays
     from storage.template import parse_compression
 
-    from ..array_file import parse_site, read_array_file
+    from ..exchange.array_file import parse_site, read_array_file
     from ..progress import show_steps
 
     arrays = read_array_file(file, site=parse_site(site), labels=labels)
@@ -105,7 +105,7 @@ def _choose_neurons(
     """Return the neurons that `names` tell, or else those of `units` of one layer."""
     from storage.neuron import plan_neurons
 
-    from ..array_file import parse_site
+    from ..exchange.array_file import parse_site
 
     if names and site is None and layer is None and units == ":":
         return [parse_neuron(name, token=token) for name in names]
@@ -145,7 +145,7 @@ def parse_neuron(text: str, *, token: int = 0) -> Neuron:
     """
     from storage.neuron import Neuron
 
-    from ..array_file import parse_site
+    from ..exchange.array_file import parse_site
 
     found = re.fullmatch(r"(\w+):([0-9]+):([0-9]+)", text)
     if found is None:

@@ -12,10 +12,10 @@ from .plan import Only
 from .store import AsJson, CompressionName
 
 if TYPE_CHECKING:
-    from ..experiment import Cluster, Experiment, ModelEntry, TaskEntry
-    from ..experiment_file import Lines
+    from ..engine.job import Engine
     from ..extraction import ExtractionReport
-    from ..worker import Engine
+    from ..planning.experiment import Cluster, Experiment, ModelEntry, TaskEntry
+    from ..planning.experiment_file import Lines
 
 REQUIRED = ("model", "task", "store")
 """Options without which there has to be a file."""
@@ -64,8 +64,8 @@ def extract(
     as_json: AsJson = False,
 ) -> None:
     """Record a model's activations on tasks; what the store holds already is not computed again."""
-    from ..choice import plan_requests, select_runs
     from ..extraction import extract as extract_runs
+    from ..planning.choice import plan_requests, select_runs
     from ..progress import show_progress
 
     flags = read_flags(context)
@@ -105,7 +105,7 @@ def parse_settings(flags: Mapping[str, Any]) -> dict[str, Any]:
     from storage.template import parse_compression
 
     from ..model import parse_weights_dtype
-    from ..worker import ExtractionSettings, parse_dtype, parse_sites
+    from ..settings import ExtractionSettings, parse_dtype, parse_sites
 
     parsers = {
         "sites": parse_sites,
@@ -127,7 +127,7 @@ def assemble_experiment(file: str | None, flags: Mapping[str, Any]) -> tuple[Exp
         If neither describes one.
     """
     from ..errors import ExperimentError
-    from ..experiment_file import parse_experiment, read_experiment
+    from ..planning.experiment_file import parse_experiment, read_experiment
     from ..task import validate_task_name
 
     for name in flags.get("task", ()):
@@ -155,7 +155,7 @@ def assemble_experiment(file: str | None, flags: Mapping[str, Any]) -> tuple[Exp
 
 def _pick_models(experiment: Experiment, model: str) -> tuple[ModelEntry, ...]:
     """Return the file's own entries of a model, with their settings, or a new one."""
-    from ..experiment import ModelEntry
+    from ..planning.experiment import ModelEntry
 
     own = tuple(entry for entry in experiment.models if model in (entry.model, entry.name))
     return own or (ModelEntry(model=model),)
@@ -163,7 +163,7 @@ def _pick_models(experiment: Experiment, model: str) -> tuple[ModelEntry, ...]:
 
 def _pick_tasks(experiment: Experiment, tasks: Sequence[str], *, limit: int | None) -> tuple[TaskEntry, ...]:
     """Return the file's own entries of some tasks, or new ones; without any, all of the file's."""
-    from ..experiment import TaskEntry
+    from ..planning.experiment import TaskEntry
 
     picked = experiment.tasks
     if tasks:
@@ -190,7 +190,8 @@ def find_store(experiment: Experiment, lines: Lines | None) -> str:
 
 def make_engine(cluster: Cluster, *, serial: bool) -> Engine:
     """Return what computes an experiment's blocks."""
-    from ..executor import RayEngine, SerialEngine
+    from ..engine.ray_engine import RayEngine
+    from ..engine.serial import SerialEngine
 
     if serial:
         return SerialEngine(threads=cluster.threads, n_gpus=cluster.gpus_per_worker)

@@ -12,7 +12,7 @@ import typer
 from .store import AsJson
 
 if TYPE_CHECKING:
-    from ..estimate import Rate, RunEstimate
+    from ..planning.estimate import Rate, RunEstimate
 
 Only = Annotated[
     list[str] | None,
@@ -41,9 +41,9 @@ def plan(
     """Tell what an experiment will take, and refuse what does not fit; config.json is all it asks of a model."""
     from rich.console import Console
 
-    from ..choice import select_runs
-    from ..experiment_file import read_experiment
-    from ..forecast import find_warnings, forecast_runs, validate_disk, validate_memory
+    from ..planning.choice import select_runs
+    from ..planning.experiment_file import read_experiment
+    from ..planning.forecast import find_warnings, forecast_runs, validate_disk, validate_memory
     from ..table import table_of_estimates
 
     experiment, lines = read_experiment(file)
@@ -68,7 +68,7 @@ def plan(
 
 def describe_estimates(estimates: Sequence[RunEstimate]) -> dict[str, Any]:
     """Return all figures, of every run and in all, as plain values."""
-    from ..forecast import count_all_objects, count_all_puts
+    from ..planning.forecast import count_all_objects, count_all_puts
 
     runs = [
         asdict(estimate) | {"device_bytes": estimate.device_bytes, "memory_bytes": estimate.memory_bytes}
@@ -82,7 +82,7 @@ def describe_estimates(estimates: Sequence[RunEstimate]) -> dict[str, Any]:
 
 def explain_estimates(estimates: Sequence[RunEstimate]) -> list[str]:
     """Return what the figures are made of, a line each."""
-    from ..forecast import count_all_puts
+    from ..planning.forecast import count_all_puts
 
     counted = list(dict.fromkeys(f"{estimate.basis}: {estimate.run}" for estimate in estimates))
     speeds = sorted({f"{estimate.run.partition('/')[0]} at {estimate.rate}" for estimate in estimates})
@@ -104,7 +104,7 @@ def parse_rates(samples_per_second: Sequence[str], tflops: Sequence[str]) -> Map
     ExperimentError
         If one is not a number above 0, or ``MODEL=`` and one.
     """
-    from ..estimate import Rate
+    from ..planning.estimate import Rate
 
     measured = dict(_parse_rate("--samples-per-second", text) for text in samples_per_second)
     sustained = dict(_parse_rate("--tflops", text) for text in tflops)

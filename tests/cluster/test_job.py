@@ -9,12 +9,12 @@ from pathlib import Path
 
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from pipeline.executor import SerialEngine
-from pipeline.worker import ExtractionSettings
+from pipeline.engine.serial import SerialEngine
+from pipeline.settings import ExtractionSettings
 from storage import open_dataset
 from storage.errors import DatasetError
 from tests.cluster.node import Cluster, Node
-from tests.pipeline.test_executor import ask, content, extract, load_task
+from tests.pipeline.test_engine import ask, content, extract, load_task
 
 TASK, LIMIT, BLOCK, BATCH_SIZE = "easy-vqa.shape", 96, 8, 16
 RUN = f"tiny-llava/{TASK}"

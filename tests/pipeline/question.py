@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.extractor import Extracted, Extractor, Question, Reading
 from pipeline.family import Family
+from pipeline.inference.extractor import Extracted, Extractor, Question, Reading
 from pipeline.model import find_model, load_family, load_model, load_processor
 from pipeline.sample import ImageFile, Sample
 from storage.schema import SITES, Site

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from pipeline.array_file import parse_site, read_array_file, read_label_file
 from pipeline.errors import ArrayFileError
+from pipeline.exchange.array_file import parse_site, read_array_file, read_label_file
 from storage.array_import import from_arrays
 
 VALUES = np.random.default_rng(0).normal(size=(6, 2, 3)).astype(np.float32)

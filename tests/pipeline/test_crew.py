@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.executor import JOBS_IN_FLIGHT, RayEngine, SerialEngine
-from pipeline.worker import BlockJob, BlockReport
+from pipeline.engine.crew import JOBS_IN_FLIGHT
+from pipeline.engine.job import BlockJob, BlockReport
+from pipeline.engine.ray_engine import RayEngine
+from pipeline.engine.serial import SerialEngine
 from storage.block import Block
 
 from .test_inquest import make_job
@@ -55,7 +57,7 @@ class CountingWorker:
 
 @pytest.mark.parametrize("n_workers", [1, 2])
 def test_every_actor_serves_one_model(ray_session: None, monkeypatch: pytest.MonkeyPatch, n_workers: int) -> None:
-    monkeypatch.setattr("pipeline.executor.BlockWorker", CountingWorker)
+    monkeypatch.setattr("pipeline.engine.ray_engine.BlockWorker", CountingWorker)
     reports: list[BlockReport] = []
     RayEngine(n_workers=n_workers)(make_jobs("one", "two", "three"), reports.append)
     assert Counter(report.run for report in reports) == {f"{name}/task": N_BLOCKS for name in ("one", "two", "three")}
@@ -83,7 +85,9 @@ class WaitingWorker:
 
 
 def test_the_last_jobs_are_shared_out(ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.executor.BlockWorker", type("Waiting", (WaitingWorker,), {"folder": tmp_path}))
+    monkeypatch.setattr(
+        "pipeline.engine.ray_engine.BlockWorker", type("Waiting", (WaitingWorker,), {"folder": tmp_path})
+    )
     reports: list[BlockReport] = []
     RayEngine(n_workers=2)(make_jobs("one")[:2], reports.append)
     assert len({report.pid for report in reports}) == 2
@@ -111,7 +115,7 @@ class MeetingWorker:
 
 
 def test_a_block_is_committed_while_the_next_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.executor.BlockWorker", MeetingWorker)
+    monkeypatch.setattr("pipeline.engine.ray_engine.BlockWorker", MeetingWorker)
     reports: list[BlockReport] = []
     SerialEngine()(make_jobs("one"), reports.append)
     assert [report.block for report in reports] == list(range(N_BLOCKS))

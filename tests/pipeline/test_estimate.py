@@ -14,25 +14,25 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.architecture import Architecture, find_architecture
-from pipeline.choice import select_runs
-from pipeline.encoding import Encoder
+from pipeline.engine.serial import SerialEngine
 from pipeline.errors import CapacityError, UnsupportedModelError
-from pipeline.estimate import Rate, count_array_bytes, count_flops, estimate_run
-from pipeline.executor import SerialEngine
-from pipeline.experiment import Statistics
-from pipeline.experiment_file import parse_experiment
 from pipeline.extraction import extract
-from pipeline.extractor import Extractor, Question, Reading
-from pipeline.forecast import count_all_objects, count_all_puts, forecast_runs
+from pipeline.inference.encoding import Encoder
+from pipeline.inference.extractor import Extractor, Question, Reading
+from pipeline.inference.packing import plan_rows
 from pipeline.model import find_model, load_family, load_model, load_processor, read_config
-from pipeline.packing import plan_rows
+from pipeline.planning.architecture import Architecture, find_architecture
+from pipeline.planning.choice import select_runs
+from pipeline.planning.estimate import Rate, count_array_bytes, count_flops, estimate_run
+from pipeline.planning.experiment import Statistics
+from pipeline.planning.experiment_file import parse_experiment
+from pipeline.planning.forecast import count_all_objects, count_all_puts, forecast_runs
+from pipeline.planning.task_statistic import tell_workload
+from pipeline.planning.workload import MAX_MEASURED, measure_workload
 from pipeline.request import RunRequest, plan_run
 from pipeline.sample import ImageFile
+from pipeline.settings import ExtractionSettings
 from pipeline.task import Task, load_task
-from pipeline.task_statistic import tell_workload
-from pipeline.worker import ExtractionSettings
-from pipeline.workload import MAX_MEASURED, measure_workload
 from storage.schema import SITES
 from tests.checkpoint import TEXT_FAMILIES, VISION_FAMILIES, write_checkpoint
 

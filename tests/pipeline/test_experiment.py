@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.choice import plan_requests, select_runs
 from pipeline.errors import ExperimentError
-from pipeline.experiment import Settings
-from pipeline.experiment_file import read_experiment
+from pipeline.planning.choice import plan_requests, select_runs
+from pipeline.planning.experiment import Settings
+from pipeline.planning.experiment_file import read_experiment
+from pipeline.settings import ExtractionSettings
 from pipeline.task import load_task
-from pipeline.worker import ExtractionSettings
 from tests.checkpoint import write_checkpoint
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "experiment.yaml"

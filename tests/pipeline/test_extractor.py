@@ -14,13 +14,13 @@ import PIL.Image
 import pytest
 import torch
 
-from pipeline.decoder import find_decoder
 from pipeline.errors import PipelineError, UnsupportedModelError
-from pipeline.extractor import MAX_NEW_TOKENS, BlockValues, Extracted, Extractor, Question, Reading
 from pipeline.family.llava import LlavaFamily
+from pipeline.inference.decoder import find_decoder
+from pipeline.inference.extractor import MAX_NEW_TOKENS, BlockValues, Extracted, Extractor, Question, Reading
+from pipeline.inference.prompt import parse_answer, render_prompt
+from pipeline.inference.recorder import Replacement
 from pipeline.model import find_model, load_empty_model, load_family, load_model, load_processor
-from pipeline.prompt import parse_answer, render_prompt
-from pipeline.recorder import Replacement
 from pipeline.sample import ImageFile, Sample
 from pipeline.task import Task, load_task
 from storage.schema import SITES

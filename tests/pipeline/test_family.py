@@ -13,9 +13,9 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from pipeline.evidence import find_evidence
-from pipeline.extractor import Extracted
-from pipeline.packing import plan_rows
+from pipeline.inference.evidence import find_evidence
+from pipeline.inference.extractor import Extracted
+from pipeline.inference.packing import plan_rows
 from storage.schema import SITES
 from tests.checkpoint import TEXT_FAMILIES, VISION_FAMILIES
 
@@ -137,7 +137,7 @@ def test_batches_and_shared_pictures_change_nothing(
 
 @pytest.mark.parametrize("name", VISION_FAMILIES)
 def test_pictures_and_prompts_are_those_of_the_class(folder: Path, load_family: Loader, name: str) -> None:
-    from pipeline.encoding import Encoder
+    from pipeline.inference.encoding import Encoder
 
     loaded = load_family(name)
     samples = make_samples(folder, with_pictures=True)
@@ -156,7 +156,7 @@ def test_pictures_and_prompts_are_those_of_the_class(folder: Path, load_family: 
 
 @pytest.mark.parametrize("name", VISION_FAMILIES)
 def test_questions_about_one_picture_share_a_row(folder: Path, load_family: Loader, name: str) -> None:
-    from pipeline.encoding import Encoder
+    from pipeline.inference.encoding import Encoder
 
     loaded = load_family(name)
     samples = make_samples(folder, with_pictures=True)
@@ -177,8 +177,8 @@ def test_option_evidence_and_lens_are_log_probabilities(
 ) -> None:
     loaded, values = load_family(name), extract(name).values
     samples = make_samples(folder, with_pictures=loaded.family.reads_images)
-    from pipeline.encoding import Encoder
-    from pipeline.prompt import find_option_tokens
+    from pipeline.inference.encoding import Encoder
+    from pipeline.inference.prompt import find_option_tokens
 
     encoder = Encoder(loaded.model, loaded.family, loaded.processor, template="{question}?")
     tokens = find_option_tokens(loaded.processor.tokenizer, encoder.render(samples[0]), ("yes", "no"))

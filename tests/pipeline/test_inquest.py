@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.extractor import Question
-from pipeline.inquest import KILLED, MAX_CULPRITS, Inquest
+from pipeline.engine.inquest import KILLED, MAX_CULPRITS, Inquest
+from pipeline.engine.job import BlockJob
+from pipeline.inference.extractor import Question
 from pipeline.model import find_model
 from pipeline.sample import Sample
-from pipeline.worker import BlockJob, ExtractionSettings
+from pipeline.settings import ExtractionSettings
 from storage.block import Block
 
 

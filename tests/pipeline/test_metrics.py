@@ -7,12 +7,13 @@ import urllib.request
 from pathlib import Path
 from threading import Event
 
-from pipeline.executor import RayEngine
+from pipeline.engine.job import BlockReport
+from pipeline.engine.ray_engine import RayEngine
 from pipeline.extraction import extract
 from pipeline.model import find_model
 from pipeline.request import RunRequest
+from pipeline.settings import ExtractionSettings
 from pipeline.task import load_task
-from pipeline.worker import BlockReport, ExtractionSettings
 
 N_SAMPLES = 40
 

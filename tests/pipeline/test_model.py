@@ -10,8 +10,8 @@ import pytest
 from accelerate import dispatch_model
 
 from pipeline.errors import UnsupportedModelError
-from pipeline.extractor import Extractor, Reading
 from pipeline.family import FAMILIES, Family, find_family
+from pipeline.inference.extractor import Extractor, Reading
 from pipeline.model import find_model, load_empty_model, load_family, load_model, load_processor
 from storage.schema import SITES
 from tests.checkpoint import write_checkpoint, write_gguf

@@ -12,8 +12,8 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from pipeline.array_file import ArrayFile, read_array_file
 from pipeline.errors import ArrayFileError
+from pipeline.exchange.array_file import ArrayFile, read_array_file
 
 VALUES = np.random.default_rng(0).normal(size=(6, 2, 3)).astype(np.float32)
 LABELS = np.array([0, 1, 0, 1, 0, 1])

@@ -7,8 +7,8 @@ from io import StringIO
 
 from rich.console import Console
 
+from pipeline.engine.job import BlockReport
 from pipeline.progress import BlockProgress
-from pipeline.worker import BlockReport
 
 from .test_inquest import make_job
 

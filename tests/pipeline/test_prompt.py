@@ -6,8 +6,8 @@ import pytest
 
 from pipeline.errors import OptionEvidenceError
 from pipeline.family.llava import LlavaFamily
+from pipeline.inference.prompt import find_option_tokens, parse_answer, render_prompt, surface_forms
 from pipeline.model import find_model, load_processor
-from pipeline.prompt import find_option_tokens, parse_answer, render_prompt, surface_forms
 from pipeline.task import load_task
 
 

@@ -11,15 +11,17 @@ import numpy as np
 import pytest
 
 from pipeline.cli import main
+from pipeline.engine.inquest import KILLED
+from pipeline.engine.job import BlockReport, Engine
+from pipeline.engine.ray_engine import RayEngine
+from pipeline.engine.serial import SerialEngine
 from pipeline.errors import ExtractionError
-from pipeline.executor import RayEngine, SerialEngine
 from pipeline.extraction import extract
-from pipeline.inquest import KILLED
 from pipeline.model import find_model
 from pipeline.request import RunRequest
 from pipeline.sample import ImageFile, Sample
+from pipeline.settings import ExtractionSettings
 from pipeline.task import TASKS, Task, load_task
-from pipeline.worker import BlockReport, Engine, ExtractionSettings
 from storage import open_dataset
 from storage.schema import ASIDE
 from tests.storage.fake_run import shard_bytes
@@ -163,7 +165,7 @@ class Doomed:
 def test_workers_that_die_of_everything_accuse_no_sample(
     ray_session: None, tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.executor.BlockWorker", Doomed)
+    monkeypatch.setattr("pipeline.engine.ray_engine.BlockWorker", Doomed)
     engine: Engine = RayEngine(n_workers=1)
     with pytest.raises(ExtractionError, match="1 failed .*its worker dies before it has seen a sample"):
         extract(tmp_path / "store", [request(samples[:4])], engine=engine)

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from pipeline.cli import main
-from pipeline.executor import SerialEngine
+from pipeline.engine.serial import SerialEngine
 from pipeline.extraction import extract
 from pipeline.model import find_model
 from pipeline.request import RunRequest
+from pipeline.settings import ExtractionSettings
 from pipeline.task import load_task
-from pipeline.worker import ExtractionSettings
 from storage import open_dataset
 from tests.storage.fake_run import remove_object, shard_bytes
 

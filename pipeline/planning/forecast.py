@@ -12,18 +12,18 @@ from storage import DatasetError, open_dataset
 from storage.schema import plan_arrays
 from storage.url import is_remote
 
+from ..errors import CapacityError, PipelineError
+from ..inference.decoder import find_decoder
+from ..inference.prompt import find_option_tokens, render_prompt
+from ..model import name_checkpoint_faults
+from ..request import plan_block, plan_figures
+from ..settings import AUTO, STORED_DTYPES
+from ..task import TASKS, Task, load_task, validate_task_name
 from .architecture import Architecture, find_architecture
 from .choice import RunChoice, told_at, validate_names
-from .decoder import find_decoder
-from .errors import CapacityError, PipelineError
 from .estimate import Rate, RunEstimate, estimate_run, shorten
 from .experiment_file import Lines, Place
-from .model import name_checkpoint_faults
-from .prompt import find_option_tokens, render_prompt
-from .request import plan_block, plan_figures
-from .task import TASKS, Task, load_task, validate_task_name
 from .task_statistic import tell_workload
-from .worker import AUTO, STORED_DTYPES
 from .workload import Workload, measure_workload
 
 MAX_IN_FOLDER = 10_000

@@ -12,10 +12,10 @@ from storage.block import plan_blocks
 from storage.schema import STORED_AS_ACTIVATIONS, ArrayPlan
 from storage.shard import CHECKSUM_BYTES, INDEX_ENTRY_BYTES
 
+from ..inference.extractor import MAX_NEW_TOKENS, WAVE_BATCHES
+from ..model import WeightsDtype
+from ..settings import ExtractionSettings
 from .architecture import ModelSize
-from .extractor import MAX_NEW_TOKENS, WAVE_BATCHES
-from .model import WeightsDtype
-from .worker import ExtractionSettings
 from .workload import Workload
 
 WEIGHT_BYTES: dict[WeightsDtype, int] = {"float32": 4, "float16": 2, "bfloat16": 2}

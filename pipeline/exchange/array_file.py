@@ -14,7 +14,7 @@ import numpy as np
 
 from storage.schema import SITES, Site
 
-from .errors import ArrayFileError
+from ..errors import ArrayFileError
 
 COLUMN_MEMBERS: Mapping[str, str] = {
     "label": "labels",

@@ -16,13 +16,15 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline.engine.job import BlockJob, BlockReport, Engine
+from pipeline.engine.ray_engine import RayEngine
+from pipeline.engine.serial import SerialEngine
 from pipeline.errors import EngineError, ExtractionError, UnsupportedModelError
-from pipeline.executor import RayEngine, SerialEngine
 from pipeline.extraction import ensure_runs, extract, plan_jobs
 from pipeline.model import BUILTIN_MODELS, find_model
 from pipeline.request import RunRequest
+from pipeline.settings import ExtractionSettings
 from pipeline.task import Task, load_task
-from pipeline.worker import BlockJob, BlockReport, Engine, ExtractionSettings
 from storage import ensure_dataset, open_dataset
 from storage.commit import read_commit
 from storage.errors import RunMismatchError
@@ -110,7 +112,7 @@ def test_actors_spread_over_the_gpus(
     ray_session: None, tmp_path: Path, jobs: list[BlockJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     meeting: Any = type("Meeting", (MeetingWorker,), {"folder": tmp_path})
-    monkeypatch.setattr("pipeline.executor.BlockWorker", meeting)
+    monkeypatch.setattr("pipeline.engine.ray_engine.BlockWorker", meeting)
     reports: list[BlockReport] = []
     RayEngine(n_workers=2, gpus_per_worker=1)(jobs, reports.append)
     assert len(reports) == len(jobs)
@@ -141,7 +143,7 @@ def test_a_worker_that_cannot_start_fails_no_block(
     ray_session: None, tmp_path: Path, jobs: list[BlockJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frail: Any = type("Frail", (FrailWorker,), {"folder": tmp_path, "dies": False})
-    monkeypatch.setattr("pipeline.executor.BlockWorker", frail)
+    monkeypatch.setattr("pipeline.engine.ray_engine.BlockWorker", frail)
     reports: list[BlockReport] = []
     RayEngine(n_workers=2)(jobs, reports.append)
     assert sorted(report.block for report in reports) == sorted(job.block.index for job in jobs)
@@ -151,7 +153,7 @@ def test_where_no_worker_can_start_the_reason_is_named(
     ray_session: None, tmp_path: Path, jobs: list[BlockJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frail: Any = type("Frail", (FrailWorker,), {"folder": tmp_path, "dies": False})
-    monkeypatch.setattr("pipeline.executor.BlockWorker", frail)
+    monkeypatch.setattr("pipeline.engine.ray_engine.BlockWorker", frail)
     with pytest.raises(
         EngineError, match="expected a worker for 10 more blocks, found .*No module named 'brain'; check"
     ):
@@ -162,7 +164,7 @@ def test_workers_that_die_of_every_start_end_the_wait(
     ray_session: None, tmp_path: Path, jobs: list[BlockJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frail: Any = type("Frail", (FrailWorker,), {"folder": tmp_path, "dies": True})
-    monkeypatch.setattr("pipeline.executor.BlockWorker", frail)
+    monkeypatch.setattr("pipeline.engine.ray_engine.BlockWorker", frail)
     with pytest.raises(EngineError, match="found none that started in time"):
         RayEngine(n_workers=1, start_timeout_s=3)(jobs, lambda _: None)
 
@@ -338,12 +340,12 @@ def test_ctrl_c_says_what_stays_and_the_same_command_goes_on(tmp_path: Path, ser
 
 ENSURE_RUNS = """
 import sys
-from pipeline.executor import SerialEngine
+from pipeline.engine.serial import SerialEngine
 from pipeline.extraction import ensure_runs
 from pipeline.model import find_model
 from pipeline.request import RunRequest
 from pipeline.task import Task, load_task
-from pipeline.worker import ExtractionSettings
+from pipeline.settings import ExtractionSettings
 from storage import ensure_dataset
 source, task = find_model("tiny-llava"), load_task("easy-vqa.shape").head(40)
 request = RunRequest(source=source, task=task, settings=ExtractionSettings(block=16))

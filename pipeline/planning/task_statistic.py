@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING
 
+from ..errors import CapacityError, UnsupportedModelError
+from ..inference.encoding import Encoder
+from ..inference.packing import count_shared
+from ..sample import Sample
 from .architecture import Architecture
-from .encoding import Encoder
-from .errors import CapacityError, UnsupportedModelError
 from .experiment import Statistics
-from .packing import count_shared
-from .sample import Sample
 from .workload import (
     CHARACTERS_PER_TOKEN,
     TEMPLATE_TOKENS,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import ExperimentError
+from ..errors import ExperimentError
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

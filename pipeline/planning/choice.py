@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from .errors import ExperimentError, PipelineError
+from ..errors import ExperimentError, PipelineError
+from ..model import ModelSource, find_model
+from ..request import RunRequest
+from ..settings import ExtractionSettings
+from ..task import Task, load_task, validate_task_name
 from .experiment import Experiment, ModelEntry, PromptVariant, TaskEntry
 from .experiment_file import Lines, Place
-from .model import ModelSource, find_model
-from .request import RunRequest
-from .task import Task, load_task, validate_task_name
-from .worker import ExtractionSettings
 
 ONLY_KEYS = ("model", "task", "variant")
 

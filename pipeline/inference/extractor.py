@@ -15,16 +15,16 @@ import numpy.typing as npt
 
 from storage.schema import SPLITS, Site
 
+from ..family import Family
+from ..sample import Sample
 from .decoder import find_decoder
 from .encoding import Encoded, Encoder
 from .evidence import Head, find_evidence
-from .family import Family
 from .forward import Forward
 from .memory import halve_on_shortage
 from .packing import Batch, Row, collate, plan_batches, plan_rows
 from .prompt import find_option_tokens, parse_answer
 from .recorder import Recorder, Replacement
-from .sample import Sample
 from .vision import Features, compute_features
 
 if TYPE_CHECKING:

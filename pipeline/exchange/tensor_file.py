@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import ArrayFileError
+from ..errors import ArrayFileError
 
 if TYPE_CHECKING:
     import torch

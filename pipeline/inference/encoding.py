@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .errors import SampleError
-from .family import Family, ImageInputs
+from ..errors import SampleError
+from ..family import Family, ImageInputs
+from ..sample import Sample
 from .packing import Prompt
 from .prompt import render_prompt
-from .sample import Sample
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ class Encoder:
     model
         Loaded or empty: it is asked for positions and lengths only.
     template
-        The task's prompt, see `pipeline.prompt.render_prompt`.
+        The task's prompt, see `pipeline.inference.prompt.render_prompt`.
     """
 
     def __init__(self, model: PreTrainedModel, family: Family, processor: Any, *, template: str) -> None:

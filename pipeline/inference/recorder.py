@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from storage.schema import SITES, Site
 
+from ..errors import PipelineError
 from .decoder import Decoder
-from .errors import PipelineError
 
 if TYPE_CHECKING:
     import torch

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .errors import OptionEvidenceError
-from .family import Family
-from .sample import Sample
+from ..errors import OptionEvidenceError
+from ..family import Family
+from ..sample import Sample
 
 
 def render_prompt(family: Family, processor: Any, template: str, sample: Sample) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .family import ImageInputs
+from ..family import ImageInputs
 
 if TYPE_CHECKING:
     import torch

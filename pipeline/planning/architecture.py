@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import ModelNotFoundError, UnsupportedModelError
-from .family import Family, find_family
-from .model import (
+from ..errors import ModelNotFoundError, UnsupportedModelError
+from ..family import Family, find_family
+from ..model import (
     BUILTIN_MODELS,
     PROCESSOR_FILES,
     ModelSource,

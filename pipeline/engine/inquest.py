@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from .worker import BlockJob
+from .job import BlockJob
 
 MAX_CULPRITS = 16
 """Of one block: more is no matter of samples."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from storage.schema import Site, SiteShape
 
-from .errors import UnsupportedModelError
-from .family import Family
+from ..errors import UnsupportedModelError
+from ..family import Family
 
 if TYPE_CHECKING:
     from torch import nn

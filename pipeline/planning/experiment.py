@@ -12,8 +12,8 @@ from storage.dataset import RUN_NAME
 from storage.schema import SITES, Site
 from storage.template import Compression
 
-from .model import WeightsDtype
-from .task import Task
+from ..model import WeightsDtype
+from ..task import Task
 
 PLAIN = "plain"
 """The variant that is the task's own prompt; its runs bear the task's name alone."""
@@ -37,7 +37,7 @@ class Entry(BaseModel):
 
 
 class Settings(Entry):
-    """What `pipeline.worker.ExtractionSettings` decides, ``tokens`` being its ``n_tokens``."""
+    """What `pipeline.engine.worker.ExtractionSettings` decides, ``tokens`` being its ``n_tokens``."""
 
     sites: Annotated[tuple[Site, ...], Field(strict=False, min_length=1)] = SITES
     tokens: Count = 1

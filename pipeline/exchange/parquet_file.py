@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from storage.schema import SITES, Site
 
+from ..errors import ArrayFileError
 from .array_file import ANY_SITE, COLUMN_MEMBERS
-from .errors import ArrayFileError
 
 if TYPE_CHECKING:
     import pyarrow
@@ -21,7 +21,7 @@ OPTION = "option"
 
 
 def read_parquet(path: Path, *, site: Site) -> dict[str, Any]:
-    """Return the arrays of a Parquet file by the names that `pipeline.array_file` knows.
+    """Return the arrays of a Parquet file by the names that `pipeline.exchange.array_file` knows.
 
     A column of lists is (sample, unit), deeper lists add axes. Where there is none, the other columns are the units of
     `site`, in the file's order.

@@ -9,12 +9,12 @@ from typing import Any
 
 from storage.block import plan_blocks
 
+from ..errors import CapacityError, SampleError, UnsupportedModelError
+from ..inference.encoding import Encoder
+from ..inference.packing import MAX_OWN_TOKENS, Row, plan_rows
+from ..sample import Sample
+from ..task import Task
 from .architecture import Architecture
-from .encoding import Encoder
-from .errors import CapacityError, SampleError, UnsupportedModelError
-from .packing import MAX_OWN_TOKENS, Row, plan_rows
-from .sample import Sample
-from .task import Task
 
 MAX_MEASURED = 128
 """Samples that are measured; of a larger task, the questions of pictures that are spread evenly over it."""

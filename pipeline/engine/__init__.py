@@ -1,0 +1,1 @@
+"""Engines: the same jobs in this process or on a Ray cluster. Nothing outside of this folder imports Ray."""

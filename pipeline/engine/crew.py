@@ -1,0 +1,188 @@
+"""Actors and the jobs that wait for them: who gets which, and what becomes of those whose actor died."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import EngineError, UnsupportedModelError
+from ..model import ModelSource
+from .failure import Failures, describe
+from .inquest import Inquest
+from .job import BlockJob, OnReport
+from .metrics import Metrics
+
+JOBS_IN_FLIGHT = 2
+"""Blocks that one actor has at a time: one is computed while the other is committed."""
+
+MAX_DEATHS = 1
+"""How often a block may lose its worker with nothing beside it, before its samples are suspected."""
+
+
+@dataclass(slots=True, eq=False)
+class Actor:
+    """One actor of a crew, the model that it is for, and the jobs that it has."""
+
+    handle: Any
+    model: ModelSource
+    jobs: list[BlockJob]
+    is_ready: bool = False
+
+
+class Crew:
+    """The actors of one call and the jobs that wait for them.
+
+    Every actor serves one model, so that it loads one; when that has no jobs left, another takes its place for the
+    model with the most left to do. An actor gets a job only when it has said that it runs: one that Ray has no room for
+    holds no job up, and one that cannot start fails none. Jobs of an actor that died go to whoever is free, alone the
+    second time; a job that dies alone again is the matter of an inquest.
+    """
+
+    def __init__(
+        self, start_actor: Callable[[], Any], jobs: Sequence[BlockJob], on_report: OnReport, *, n_actors: int
+    ) -> None:
+        self._start_actor = start_actor
+        self._on_report = on_report
+        self._n_actors = n_actors
+        self._waiting: dict[ModelSource, deque[BlockJob]] = {}
+        for job in jobs:
+            self._waiting.setdefault(job.model, deque()).append(job)
+        self._actors: list[Actor] = []
+        self._starting: dict[Any, Actor] = {}
+        self._computing: dict[Any, tuple[BlockJob, Actor]] = {}
+        self._deaths: Counter[tuple[str, int]] = Counter()
+        self._inquests: dict[tuple[str, int], tuple[Inquest, Iterator[BlockJob]]] = {}
+        self._metrics = Metrics()
+        self.failures = Failures()
+        self.reason = "none that started in time"
+
+    @property
+    def n_waiting(self) -> int:
+        """How many jobs nobody has."""
+        return sum(map(len, self._waiting.values()))
+
+    def work(self, start_timeout_s: float) -> None:
+        """Compute until no job is left, or none can be; failures are gathered, what cannot be had is left waiting."""
+        import ray
+
+        self._hire()
+        while self._computing or (self.n_waiting and self._starting):
+            watched = [*self._computing, *(self._starting if self.n_waiting else ())]
+            done, _ = ray.wait(watched, num_returns=1, timeout=None if self._computing else start_timeout_s)
+            if not done:
+                return
+            if done[0] in self._starting:
+                self._welcome(done[0])
+            else:
+                self._collect(done[0])
+            self._hire()
+            for actor in self._actors:
+                self._give_jobs(actor)
+
+    def dismiss(self) -> None:
+        """End every actor."""
+        for actor in list(self._actors):
+            self._dismiss(actor)
+
+    def _hire(self) -> None:
+        """Start actors for the models that need them most, as many as there may be."""
+        for actor in [actor for actor in self._actors if not actor.jobs and not self._waiting.get(actor.model)]:
+            self._dismiss(actor)
+        while len(self._actors) < self._n_actors:
+            serving = Counter(actor.model for actor in self._actors)
+            needs = {model: len(jobs) / (1 + serving[model]) for model, jobs in self._waiting.items()}
+            wanted = [model for model in needs if len(self._waiting[model]) > serving[model]]
+            if not wanted:
+                return
+            actor = Actor(handle=self._start_actor(), model=max(wanted, key=lambda model: needs[model]), jobs=[])
+            self._actors.append(actor)
+            self._await_start(actor)
+
+    def _await_start(self, actor: Actor) -> None:
+        # tried again for as long as the actor restarts: a call that meets it in between would fail
+        self._starting[actor.handle.__ray_ready__.options(max_task_retries=-1).remote()] = actor
+
+    def _dismiss(self, actor: Actor) -> None:
+        import ray
+
+        self._actors.remove(actor)
+        self._starting = {ready: other for ready, other in self._starting.items() if other is not actor}
+        ray.kill(actor.handle)
+
+    def _give_jobs(self, actor: Actor) -> None:
+        waiting = self._waiting.get(actor.model, ())
+        while actor.is_ready and waiting and len(actor.jobs) < JOBS_IN_FLIGHT:
+            is_alone = any(self._deaths[job.key] for job in (*actor.jobs, waiting[0]))
+            n_idle = sum(other.model == actor.model and not other.jobs for other in self._actors)
+            if actor.jobs and (is_alone or len(waiting) <= n_idle):  # the last jobs are for those who have none
+                return
+            job = waiting.popleft()
+            actor.jobs.append(job)
+            self._computing[actor.handle.run.remote(job)] = (job, actor)
+
+    def _welcome(self, started: Any) -> None:
+        """Let an actor that has started work, or strike off one that could not."""
+        import ray
+
+        actor = self._starting.pop(started)
+        try:
+            ray.get(started)
+        except ray.exceptions.RayActorError as error:
+            self.reason = describe(error)
+            self._actors.remove(actor)
+            self._n_actors -= 1
+        else:
+            actor.is_ready = True
+
+    def _collect(self, finished: Any) -> None:
+        """Pass a report on, keep a failure, or see to the job of an actor that died."""
+        import ray
+
+        job, actor = self._computing.pop(finished)
+        alone = len(actor.jobs) == 1
+        actor.jobs.remove(job)
+        try:
+            report = ray.get(finished)
+        except ray.exceptions.RayActorError as error:
+            self._bury(job, error, was_alone=alone)
+            if actor.is_ready:
+                actor.is_ready = False
+                self._await_start(actor)
+        except Exception as error:
+            self.failures.append((job, error))
+            if isinstance(error, UnsupportedModelError):
+                self._waiting.pop(job.model, None)  # every other block would fail by it
+        else:
+            if job.purpose == "probe":
+                self._ask_on(job)
+            else:
+                self._metrics.count(job, report)
+                self._on_report(report)
+
+    def _bury(self, job: BlockJob, error: Exception, *, was_alone: bool) -> None:
+        """Decide what becomes of the job of an actor that died."""
+        key = job.key
+        if key in self._inquests and job.purpose == "probe":
+            self._inquests[key][0].died()
+            self._ask_on(job)
+            return
+        self._deaths[key] += 1 if was_alone or not self._deaths[key] else 0
+        if self._deaths[key] <= MAX_DEATHS:
+            self._waiting.setdefault(job.model, deque()).appendleft(job)
+        elif key in self._inquests:
+            self.failures.append((job, error))
+        else:
+            inquest = Inquest(job)
+            self._inquests[key] = (inquest, inquest.probes())
+            self._ask_on(job)
+
+    def _ask_on(self, job: BlockJob) -> None:
+        """Put the next probe of the job's inquest in line, or its verdict."""
+        inquest, probes = self._inquests[job.key]
+        probe = next(probes, None)
+        if inquest.hopeless:
+            self.failures.append((job, EngineError(inquest.hopeless)))
+        else:
+            self._waiting.setdefault(job.model, deque()).appendleft(probe or inquest.verdict())

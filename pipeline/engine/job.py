@@ -1,0 +1,72 @@
+"""Jobs and reports: what an engine is given, and what it tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from storage.block import Block
+from storage.dtype import StoredDtype
+
+from ..inference.extractor import Question
+from ..model import ModelSource
+from ..sample import Sample
+from ..settings import ExtractionSettings
+
+Purpose = Literal["commit", "pilot", "probe", "retry"]
+"""What a block is computed for: to be committed; to see what dtype fits, before there is a run; to see whether its
+samples can be computed at all; or to commit samples that could not be read before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockJob:
+    """One block to compute: all that a worker needs to know, pictures left where they are.
+
+    ``samples`` are those of ``block`` (of a pilot or probe, some of them), and ``run`` is planned in the dataset
+    ``store`` already, unless it is a pilot's. The samples whose ids are in ``excluded``, which says why, are not
+    looked at.
+    """
+
+    store: str
+    run: str
+    model: ModelSource
+    block: Block
+    samples: tuple[Sample, ...]
+    question: Question
+    settings: ExtractionSettings
+    purpose: Purpose = "commit"
+    excluded: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What names the block in the dataset: its run and its number."""
+        return self.run, self.block.index
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockReport:
+    """What a worker tells of a block it is done with; the activations themselves never pass through it.
+
+    ``n_bytes`` counts what was written. ``quarantined`` says of each sample that could not be read why, by its id.
+    ``dtype`` is set by a pilot: what its activations are to be stored in.
+    """
+
+    run: str
+    block: int
+    n_samples: int
+    compute_s: float
+    pid: int
+    n_bytes: int = 0
+    quarantined: Mapping[str, str] = field(default_factory=dict)
+    dtype: StoredDtype | None = None
+
+
+OnReport = Callable[[BlockReport], None]
+
+Engine = Callable[[Sequence[BlockJob], OnReport], None]
+"""Runs jobs and calls back with each report as its block is committed.
+
+Raises `EngineError` where the workers cannot be had, and `ExtractionError` after all other jobs are done, naming every
+job that failed.
+"""

@@ -1,0 +1,118 @@
+"""The engine on a Ray cluster, or on a Ray of its own on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import EngineError
+from .crew import JOBS_IN_FLIGHT, Crew
+from .failure import raise_failures
+from .job import BlockJob, OnReport
+from .serial import SerialEngine
+from .worker import BlockWorker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayEngine:
+    """Computes the jobs on plain Ray actors, each with one model on its share of CPUs and GPUs.
+
+    ``address`` is a Ray cluster ("auto" for the one this machine belongs to); without it, and without Ray's own
+    ``RAY_ADDRESS``, one is started on this machine and ended afterwards. A process that is connected stays connected.
+    ``start_timeout_s`` is how long to wait, with nothing else to do, for a worker to run.
+    """
+
+    n_workers: int = 2
+    threads: int = 1
+    gpus_per_worker: float = 0
+    address: str | None = None
+    start_timeout_s: float = 1800
+
+    def __call__(self, jobs: Sequence[BlockJob], on_report: OnReport) -> None:
+        """Compute all `jobs`; see `pipeline.engine.job.Engine`."""
+        if all(job.purpose == "pilot" for job in jobs) and not (self.gpus_per_worker or self.address):
+            SerialEngine(threads=self.threads)(jobs, on_report)  # a batch a run is not worth starting Ray for
+            return
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        import ray
+
+        ours = not ray.is_initialized()
+        if ours:
+            self._connect()
+        try:
+            self._validate_resources()
+            self._run(jobs, on_report)
+        finally:
+            if ours:
+                ray.shutdown()
+
+    def _connect(self) -> None:
+        import ray
+
+        address = self.address or os.environ.get("RAY_ADDRESS")
+        try:
+            if address is None:
+                n_cpus = max(self.n_workers * self.threads, os.cpu_count() or 1)
+                ray.init(
+                    address="local",
+                    num_cpus=n_cpus,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+            else:
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise EngineError(
+                f"Ray at {address or 'this machine'}: expected to connect, found: {reason}; check the address, or "
+                "leave it out to compute on this machine"
+            ) from error
+
+    def _validate_resources(self) -> None:
+        """Refuse what one worker can never get; on a cluster that was named, nodes may still come."""
+        import ray
+
+        if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
+            raise EngineError(
+                f"GPUs per worker: expected a fraction of one or a whole number, found {self.gpus_per_worker:g}; "
+                "choose another"
+            )
+        if self.address is not None or os.environ.get("RAY_ADDRESS"):
+            return
+        there = ray.cluster_resources()
+        for name, wanted in (("CPU", self.threads), ("GPU", self.gpus_per_worker)):
+            if wanted > there.get(name, 0):
+                raise EngineError(
+                    f"Ray on this machine: expected {wanted:g} {name} for each worker, found {there.get(name, 0):g} in "
+                    "all; ask for less"
+                )
+
+    def _run(self, jobs: Sequence[BlockJob], on_report: OnReport) -> None:
+        crew = Crew(self._start_actor, jobs, on_report, n_actors=self.n_workers)
+        try:
+            crew.work(self.start_timeout_s)
+        finally:
+            crew.dismiss()
+        raise_failures(crew.failures, len(jobs))
+        if crew.n_waiting:
+            raise EngineError(
+                f"Ray: expected a worker for {crew.n_waiting} more blocks, found {crew.reason}; check that the "
+                f"cluster has {self.threads} CPU and {self.gpus_per_worker:g} GPU for each, and this package on every "
+                "node"
+            )
+
+    def _start_actor(self) -> Any:
+        import ray
+
+        remote_worker: Any = ray.remote(
+            num_cpus=self.threads,
+            num_gpus=self.gpus_per_worker,
+            max_restarts=-1,
+            max_task_retries=0,  # the crew decides what is tried again, and where
+            max_concurrency=JOBS_IN_FLIGHT,
+        )(BlockWorker)
+        return remote_worker.remote(threads=self.threads, n_gpus=self.gpus_per_worker)

@@ -1,0 +1,59 @@
+"""The engine without Ray: all jobs in this process."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from ..errors import UnsupportedModelError
+from .failure import Failures, raise_failures
+from .job import BlockJob, BlockReport, OnReport
+from .worker import BlockWorker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SerialEngine:
+    """Computes the jobs one by one in this process, each while the one before is committed; Ray is not needed."""
+
+    threads: int = 1
+    n_gpus: float = 0
+
+    def __call__(self, jobs: Sequence[BlockJob], on_report: OnReport) -> None:
+        """Compute all `jobs`; see `pipeline.engine.job.Engine`."""
+        import torch
+
+        before, failures = torch.get_num_threads(), Failures()
+        worker = BlockWorker(threads=self.threads, n_gpus=self.n_gpus)
+        try:
+            with ThreadPoolExecutor(1) as behind:
+                committing: deque[tuple[BlockJob, Future[BlockReport]]] = deque()
+                for job in jobs:
+                    try:
+                        computed = worker.compute(job)
+                    except Exception as error:
+                        failures.append((job, error))
+                        if isinstance(error, UnsupportedModelError):
+                            break
+                        continue
+                    _collect_commits(committing, failures, on_report)  # two blocks at a time are enough to hold
+                    committing.append((job, behind.submit(worker.commit, computed)))
+                    del computed
+                _collect_commits(committing, failures, on_report)
+        finally:
+            torch.set_num_threads(before)
+        raise_failures(failures, len(jobs))
+
+
+def _collect_commits(
+    committing: deque[tuple[BlockJob, Future[BlockReport]]], failures: Failures, on_report: OnReport
+) -> None:
+    while committing:
+        job, committed = committing.popleft()
+        try:
+            report = committed.result()
+        except Exception as error:
+            failures.append((job, error))
+        else:
+            on_report(report)

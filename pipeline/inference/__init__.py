@@ -1,0 +1,1 @@
+"""From samples to activations: prompts and pictures encoded, packed, passed through the model and recorded."""
