@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import EngineError, UnsupportedModelError
+from ..errors import EngineError, ModelNotFoundError, UnsupportedModelError
 from ..model import ModelSource
 from .failure import Failures, describe
 from .inquest import Inquest
@@ -130,9 +130,7 @@ class Crew:
         try:
             ray.get(started)
         except ray.exceptions.RayActorError as error:
-            self.reason = describe(error)
-            self._actors.remove(actor)
-            self._n_actors -= 1
+            self._strike_off(actor, error)
         else:
             actor.is_ready = True
 
@@ -146,10 +144,18 @@ class Crew:
         try:
             report = ray.get(finished)
         except ray.exceptions.RayActorError as error:
-            self._bury(job, error, was_alone=alone)
+            if error.preempted:
+                self._put_back(job)  # its machine was taken away: that says nothing of the block
+            else:
+                self._bury(job, error, was_alone=alone)
             if actor.is_ready:
                 actor.is_ready = False
                 self._await_start(actor)
+        except ModelNotFoundError as error:  # on the actor's machine: others may have it
+            self._put_back(job)
+            actor.is_ready = False
+            if not actor.jobs:
+                self._strike_off(actor, error)
         except Exception as error:
             self.failures.append((job, error))
             if isinstance(error, UnsupportedModelError):
@@ -161,21 +167,29 @@ class Crew:
                 self._metrics.count(job, report)
                 self._on_report(report)
 
+    def _strike_off(self, actor: Actor, error: Exception) -> None:
+        """Do without an actor that cannot work, and without another in its place."""
+        self.reason = describe(error)
+        self._n_actors -= 1
+        self._dismiss(actor)
+
+    def _put_back(self, job: BlockJob) -> None:
+        self._waiting.setdefault(job.model, deque()).appendleft(job)
+
     def _bury(self, job: BlockJob, error: Exception, *, was_alone: bool) -> None:
         """Decide what becomes of the job of an actor that died."""
-        key = job.key
-        if key in self._inquests and job.purpose == "probe":
-            self._inquests[key][0].died()
+        if job.key in self._inquests and job.purpose == "probe":
+            self._inquests[job.key][0].died()
             self._ask_on(job)
             return
-        self._deaths[key] += 1 if was_alone or not self._deaths[key] else 0
-        if self._deaths[key] <= MAX_DEATHS:
-            self._waiting.setdefault(job.model, deque()).appendleft(job)
-        elif key in self._inquests:
+        self._deaths[job.key] += 1 if was_alone or not self._deaths[job.key] else 0
+        if self._deaths[job.key] <= MAX_DEATHS:
+            self._put_back(job)
+        elif job.key in self._inquests:
             self.failures.append((job, error))
         else:
             inquest = Inquest(job)
-            self._inquests[key] = (inquest, inquest.probes())
+            self._inquests[job.key] = (inquest, inquest.probes())
             self._ask_on(job)
 
     def _ask_on(self, job: BlockJob) -> None:
@@ -185,4 +199,4 @@ class Crew:
         if inquest.hopeless:
             self.failures.append((job, EngineError(inquest.hopeless)))
         else:
-            self._waiting.setdefault(job.model, deque()).appendleft(probe or inquest.verdict())
+            self._put_back(probe or inquest.verdict())

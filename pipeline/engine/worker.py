@@ -121,7 +121,8 @@ class BlockWorker:
         key = (job.model, job.settings.weights_dtype, job.settings.reading)
         if self._extractor is None or self._extractor[0] != key:
             self._extractor = None  # frees the model before the next one is loaded
-            model = load_model(job.model, weights_dtype=job.settings.weights_dtype, n_gpus=self._n_gpus)
-            processor, family = load_processor(job.model), load_family(job.model)
+            source = job.model.locate()
+            model = load_model(source, weights_dtype=job.settings.weights_dtype, n_gpus=self._n_gpus)
+            processor, family = load_processor(source), load_family(source)
             self._extractor = (key, Extractor(model, processor, family, reading=job.settings.reading))
         return self._extractor[1]

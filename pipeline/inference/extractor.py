@@ -115,6 +115,7 @@ class Extractor:
         if reading.compiled:
             for block in self.decoder.blocks:
                 block.compile(dynamic=True)
+        self._ahead = ThreadPoolExecutor(1)
         self._logged: set[str] = set()
 
     def extract(
@@ -141,13 +142,29 @@ class Extractor:
         result.values["valid"][:] = [sample.sample_id not in excluded for sample in samples]
         result.quarantined |= excluded
         waves = _plan_waves(samples, result.values["valid"].nonzero()[0], n_pictures=batch_size * WAVE_BATCHES)
-        for encoded in _encode_ahead(encoder, samples, waves):
+        for encoded in self._encode_ahead(encoder, samples, waves):
             self._extract_wave(encoded, question, option_tokens, result)
             for place, reason in sorted(encoded.quarantined.items()):
                 result.quarantined[samples[place].sample_id] = reason
                 result.values["valid"][place] = False
         self._log(result.unshared)
         return result
+
+    def _encode_ahead(
+        self, encoder: Encoder, samples: Sequence[Sample], waves: Iterable[list[int]]
+    ) -> Iterator[Encoded]:
+        """Return each wave encoded; while one is computed, the pictures of the next are read."""
+
+        def encode(wave: list[int]) -> Encoded:
+            return encoder.encode([samples[place] for place in wave], wave)
+
+        waiting: deque[Future[Encoded]] = deque()
+        for wave in waves:
+            waiting.append(self._ahead.submit(encode, wave))
+            if len(waiting) > 1:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
     def _extract_wave(
         self, encoded: Encoded, question: Question, option_tokens: list[list[int]], result: Extracted
@@ -310,22 +327,6 @@ def _plan_waves(samples: Sequence[Sample], places: Iterable[int], *, n_pictures:
         wave.append(int(place))
     if wave:
         yield wave
-
-
-def _encode_ahead(encoder: Encoder, samples: Sequence[Sample], waves: Iterable[list[int]]) -> Iterator[Encoded]:
-    """Return each wave encoded; while one is computed, the pictures of the next are read."""
-
-    def encode(wave: list[int]) -> Encoded:
-        return encoder.encode([samples[place] for place in wave], wave)
-
-    with ThreadPoolExecutor(1) as ahead:
-        waiting: deque[Future[Encoded]] = deque()
-        for wave in waves:
-            waiting.append(ahead.submit(encode, wave))
-            if len(waiting) > 1:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def _sample_values(samples: Sequence[Sample]) -> BlockValues:

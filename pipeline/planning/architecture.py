@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ModelNotFoundError, UnsupportedModelError
+from ..errors import UnsupportedModelError
 from ..family import Family, find_family
 from ..model import (
-    BUILTIN_MODELS,
-    PROCESSOR_FILES,
     ModelSource,
     find_model,
     load_empty_model,
@@ -22,8 +17,6 @@ from ..model import (
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
-
-UNKNOWN_REVISION = "unknown: no weights were looked at"
 
 TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.*", "spiece.*")
 
@@ -90,7 +83,7 @@ def find_architecture(model_id: str) -> Architecture:
     UnsupportedModelError
         If no family knows the model, or its files are not usable.
     """
-    source = _find_source(model_id)
+    source = find_model(model_id, with_weights=False)
     config = read_config(source)
     family = find_family(config.model_type)
     model = load_empty_model(source)
@@ -104,40 +97,6 @@ def find_architecture(model_id: str) -> Architecture:
         processor=load_processor(source) if has_words or source.gguf else None,
         size=measure_model(model),
     )
-
-
-def _find_source(model_id: str) -> ModelSource:
-    folder = BUILTIN_MODELS.get(model_id, Path(os.path.expanduser(model_id)))  # noqa: PTH111 - as find_model does
-    if (folder / "config.json").is_file():
-        name = model_id if model_id in BUILTIN_MODELS else re.sub(r"[^\w.-]", "_", folder.resolve().name)
-        return ModelSource(name=name, model_id=name, folder=folder.resolve(), revision=UNKNOWN_REVISION)
-    if folder.exists() or not re.fullmatch(r"\w[\w.-]*/[\w.-]+", model_id):
-        return find_model(model_id)  # which tells what is wrong
-    folder = _fetch_small_files(model_id)
-    return ModelSource(
-        name=model_id.replace("/", "--"), model_id=model_id, folder=folder, revision=folder.resolve().name
-    )
-
-
-def _fetch_small_files(model_id: str) -> Path:
-    """Return a folder with a hub id's configuration and processor; weights stay where they are."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        folder = Path(snapshot_download(model_id, allow_patterns=["*config.json", *PROCESSOR_FILES]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = next(iter(str(error).splitlines()), "").rstrip(".")
-        raise ModelNotFoundError(
-            f"model {model_id!r}: expected its config.json on the hub or in its cache, found {type(error).__name__}: "
-            f"{reason}; check the id and the connection, or give a folder that holds its config.json"
-        ) from error
-    if not (folder / "config.json").is_file():
-        raise ModelNotFoundError(
-            f"model {model_id!r}: expected a config.json in the hub's cache, found none; go online once, or give a "
-            "folder that holds it"
-        )
-    return folder
 
 
 def measure_model(model: PreTrainedModel) -> ModelSize:

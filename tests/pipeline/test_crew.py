@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -11,16 +12,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import ray
 
 from pipeline.engine.crew import JOBS_IN_FLIGHT
 from pipeline.engine.job import BlockJob, BlockReport
 from pipeline.engine.ray_engine import RayEngine
 from pipeline.engine.serial import SerialEngine
+from pipeline.errors import EngineError, ModelNotFoundError
 from storage.block import Block
 
 from .test_inquest import make_job
 
 N_BLOCKS = 6
+N_DEATHS = 3
 
 
 def make_jobs(*models: str) -> list[BlockJob]:
@@ -93,6 +97,74 @@ def test_the_last_jobs_are_shared_out(ray_session: None, tmp_path: Path, monkeyp
     assert len({report.pid for report in reports}) == 2
 
 
+class UnluckyWorker(WaitingWorker):
+    """A worker that dies of its first blocks, whatever they are."""
+
+    def run(self, job: BlockJob) -> BlockReport:
+        n_deaths = len(list(self.folder.iterdir()))
+        if n_deaths < N_DEATHS:
+            (self.folder / str(n_deaths)).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return BlockReport(run=job.run, block=job.block.index, n_samples=len(job.samples), compute_s=0, pid=os.getpid())
+
+
+def test_a_machine_that_is_taken_away_accuses_no_sample(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray tells a node that was drained before it went from one that went by itself; here it says so of all."""
+    monkeypatch.setattr(ray.exceptions.RayActorError, "preempted", property(lambda _: True))
+    monkeypatch.setattr(
+        "pipeline.engine.ray_engine.BlockWorker", type("Unlucky", (UnluckyWorker,), {"folder": tmp_path})
+    )
+    monkeypatch.setattr("pipeline.engine.crew.Inquest", None)  # none is held
+    reports: list[BlockReport] = []
+    RayEngine(n_workers=1)(make_jobs("one")[:1], reports.append)
+    assert len(list(tmp_path.iterdir())) == N_DEATHS
+    assert [(report.block, report.n_samples) for report in reports] == [(0, 4)]
+
+
+class ForlornWorker(WaitingWorker):
+    """A worker that does not find its model where it is, unless it is the second."""
+
+    def __init__(self, *, threads: int, n_gpus: float) -> None:
+        try:
+            (self.folder / "first").touch(exist_ok=False)
+        except FileExistsError:
+            (self.folder / "second").touch()
+            self._finds = True
+        else:
+            self._finds = False
+
+    def run(self, job: BlockJob) -> BlockReport:
+        while not (self.folder / "second").exists():
+            threading.Event().wait(0.1)
+        if not self._finds:
+            raise ModelNotFoundError("model 'one': not on this machine")
+        return BlockReport(run=job.run, block=job.block.index, n_samples=4, compute_s=0, pid=os.getpid())
+
+
+def test_a_machine_without_the_model_fails_no_block(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "pipeline.engine.ray_engine.BlockWorker", type("Forlorn", (ForlornWorker,), {"folder": tmp_path})
+    )
+    reports: list[BlockReport] = []
+    RayEngine(n_workers=2)(make_jobs("one"), reports.append)
+    assert sorted(report.block for report in reports) == list(range(N_BLOCKS))
+
+
+def test_where_no_machine_has_the_model_that_is_said(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "second").touch()
+    monkeypatch.setattr(
+        "pipeline.engine.ray_engine.BlockWorker", type("Forlorn", (ForlornWorker,), {"folder": tmp_path})
+    )
+    with pytest.raises(EngineError, match=f"a worker for {N_BLOCKS} more blocks, found model 'one': not on this mac"):
+        RayEngine(n_workers=1)(make_jobs("one"), lambda _: None)
+
+
 @dataclass(frozen=True)
 class Done:
     job: BlockJob
@@ -115,7 +187,7 @@ class MeetingWorker:
 
 
 def test_a_block_is_committed_while_the_next_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.engine.ray_engine.BlockWorker", MeetingWorker)
+    monkeypatch.setattr("pipeline.engine.serial.BlockWorker", MeetingWorker)
     reports: list[BlockReport] = []
     SerialEngine()(make_jobs("one"), reports.append)
     assert [report.block for report in reports] == list(range(N_BLOCKS))

@@ -25,7 +25,7 @@ class StaticServer(LoopbackServer):
     """
 
     def __init__(self, folder: Path, *, ranges: bool) -> None:
-        super().__init__(_StaticHandler)
+        super().__init__(StaticHandler)
         self.folder = folder.resolve()
         self.ranges = ranges
         self.requests: list[tuple[str, str, str | None]] = []
@@ -71,7 +71,9 @@ def parse_range(header: str | None, size_bytes: int) -> range | None:
     return range(int(first), min(size_bytes, int(last) + 1) if last else size_bytes)
 
 
-class _StaticHandler(QuietHandler):
+class StaticHandler(QuietHandler):
+    """Answers one request to a `StaticServer`."""
+
     server: StaticServer
 
     def do_GET(self) -> None:

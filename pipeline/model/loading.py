@@ -1,115 +1,27 @@
-"""Models: where a checkpoint lies, what identifies it, and how it is loaded."""
+"""How a checkpoint is loaded: its configuration, its processor, the model with or without weights."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from .errors import ModelNotFoundError, PipelineError, UnsupportedModelError
-from .family import Family, find_family
+from ..errors import PipelineError, UnsupportedModelError
+from ..family import Family, find_family
+from .source import ModelSource
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-BUILTIN_MODELS = {"tiny-llava": Path(__file__).parent / "builtin" / "tiny-llava"}
 IMAGE_BACKEND = "pil"
 
 Attention = Literal["sdpa", "eager"]
-
-PROCESSOR_FILES = (
-    "*.jinja",
-    "*.txt",
-    "*.model",
-    "*token*.json",
-    "*process*.json",
-    "vocab*.json",
-    "chat_template*.json",
-)
-"""What decides a prompt's tokens and a picture's pixels, as patterns within a checkpoint folder."""
 
 ATTENTION: Attention = "sdpa"
 """Kernel of the attention: PyTorch's own. It cannot cap scores; a model that does gets the plain one."""
 
 WeightsDtype = Literal["float32", "float16", "bfloat16"]
 WEIGHTS_DTYPES: tuple[WeightsDtype, ...] = ("float32", "float16", "bfloat16")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSource:
-    """A checkpoint on this machine: its name in the store, its folder, and the revision that pins its weights.
-
-    ``gguf`` names the file within the folder that holds all of it, for llama.cpp.
-    """
-
-    name: str
-    model_id: str
-    folder: Path
-    revision: str
-    gguf: str | None = None
-
-    def identity(self) -> dict[str, str]:
-        """Return what tells this model apart from any other: ids, revision, digests of configuration and processor."""
-        return {
-            "model_id": self.model_id,
-            "revision": self.revision,
-            "config": _digest_files(self.folder, () if self.gguf else ("config.json", "generation_config.json")),
-            "processor": _digest_files(self.folder, () if self.gguf else PROCESSOR_FILES),
-        }
-
-    def loading_options(self) -> dict[str, Any]:
-        """Return what every ``from_pretrained`` of transformers is to be told besides the folder."""
-        return {"trust_remote_code": False} | ({} if self.gguf is None else {"gguf_file": self.gguf})
-
-
-def find_model(model_id: str) -> ModelSource:
-    """Return the checkpoint that `model_id` names: a built-in model, a local folder or .gguf file, or a hub id.
-
-    A hub id is downloaded to the hub's own cache (safetensors and text files only) unless it is there already.
-
-    Raises
-    ------
-    ModelNotFoundError
-        If it is none of the three, or the hub does not have it or cannot be reached.
-    """
-    if model_id in BUILTIN_MODELS:
-        folder = BUILTIN_MODELS[model_id]
-        return ModelSource(name=model_id, model_id=model_id, folder=folder, revision=_digest_weights(folder))
-    folder = Path(os.path.expanduser(model_id))  # noqa: PTH111 - Path's own raises where there is no such user
-    if folder.suffix == ".gguf" and folder.is_file():
-        return _describe_gguf(folder.resolve())
-    if model_id.startswith((".", "/", "~")) and not folder.is_dir():
-        raise ModelNotFoundError(f"model {model_id!r}: expected a checkpoint folder, found none there; check the path")
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ModelNotFoundError(
-                f"model {model_id!r}: expected a checkpoint folder, found no config.json in it; check the path"
-            )
-        name = re.sub(r"[^\w.-]", "_", folder.resolve().name)
-        return ModelSource(name=name, model_id=name, folder=folder.resolve(), revision=_digest_weights(folder))
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", model_id):
-        folder = _download(model_id)
-        return ModelSource(
-            name=model_id.replace("/", "--"), model_id=model_id, folder=folder, revision=folder.resolve().name
-        )
-    raise ModelNotFoundError(
-        f"model {model_id!r}: expected a built-in model ({', '.join(BUILTIN_MODELS)}), a local folder or a hub id "
-        "owner/name, found none of them; check the spelling"
-    )
-
-
-def _describe_gguf(path: Path) -> ModelSource:
-    name = re.sub(r"[^\w.-]", "_", path.stem)
-    status = path.stat()
-    revision = "sha256:" + _digest_paths(((path, status.st_size, status.st_mtime_ns),))
-    return ModelSource(name=name, model_id=name, folder=path.parent, revision=revision, gguf=path.name)
 
 
 @contextmanager
@@ -249,44 +161,6 @@ def _auto_class(family: Family) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
     return AutoModelForImageTextToText if family.reads_images else AutoModelForCausalLM
-
-
-def _digest_weights(folder: Path) -> str:
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ModelNotFoundError(f"model {folder}: expected safetensors weights, found none; convert the checkpoint")
-    return "sha256:" + _digest_paths(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
-
-
-def _digest_files(folder: Path, patterns: tuple[str, ...]) -> str:
-    paths = sorted({path for pattern in patterns for path in folder.glob(pattern)})
-    return "sha256:" + _digest_paths(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths))
-
-
-@cache
-def _digest_paths(files: tuple[tuple[Path, int, int], ...]) -> str:
-    """Return one digest over names and contents; size and time of change are there to keep the cache honest."""
-    total = hashlib.sha256()
-    for path, _, _ in files:
-        with path.open("rb") as opened:
-            content = hashlib.file_digest(opened, "sha256").hexdigest()
-        total.update(json.dumps([path.name, content]).encode())
-    return total.hexdigest()
-
-
-def _download(model_id: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    patterns = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]
-    try:
-        return Path(snapshot_download(model_id, allow_patterns=patterns))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = next(iter(str(error).splitlines()), "")
-        raise ModelNotFoundError(
-            f"model {model_id!r}: expected it on the hub or in its cache, found {type(error).__name__}: {reason}; "
-            "check the id and the connection, or give a local folder"
-        ) from error
 
 
 def parse_weights_dtype(text: str) -> WeightsDtype:
