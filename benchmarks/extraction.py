@@ -11,6 +11,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -213,27 +214,43 @@ def _compare_arrays(what: str, ours: np.ndarray, theirs: np.ndarray) -> None:
         raise RuntimeError(f"{what}: expected the same as ours up to {limit}, found differences of {apart}")
 
 
-def compare_workers(folder: Path, plan: Plan, *, threads: int) -> Row:
-    """Time two of Ray's workers on two cores against one on one core."""
+def compare_workers(folder: Path, plan: Plan, *, threads: int) -> list[Row]:
+    """Time two of Ray's workers on two cores against one on one core, and what the cores themselves allow.
+
+    That is told by processes that know nothing of each other, on as many cores.
+    """
+    what = {"n_samples": plan.worker_samples, "block": plan.worker_block, "threads": threads}
 
     def time_workers(n_workers: int, number: int) -> float:
         target = folder / f"workers-{n_workers}-{number}.zarr"
-        found = run_child(
-            "time_workers",
-            folder=str(target),
-            n_samples=plan.worker_samples,
-            block=plan.worker_block,
-            threads=threads,
-            n_workers=n_workers,
-        )
+        found = run_child("time_workers", folder=str(target), n_workers=n_workers, **what)
         rmtree(target)
         return found["seconds"]
 
-    figures = measure.measure_rounds(
-        {str(n_workers): partial(time_workers, n_workers) for n_workers in (1, 2)}, repeats=plan.n_worker_rounds
-    )
-    name = "two of Ray's workers on two cores, vs one on one"
-    return measure.compare(name, figures["2"], figures["1"], unit="ms/sample", scale=1000, reach=1.8)
+    def time_processes(n_processes: int, number: int) -> float:
+        def time_process(core: int) -> float:
+            target = folder / f"process-{n_processes}-{number}-{core}.zarr"
+            found = run_child("time_process", folder=str(target), core=core * threads, **what)
+            rmtree(target)
+            return found["seconds"]
+
+        with ThreadPoolExecutor(n_processes) as pool:
+            return statistics.mean(pool.map(time_process, range(n_processes))) / n_processes
+
+    names = {time_workers: "two of Ray's workers", time_processes: "two processes without Ray"}
+    measures = {f"{names[measured]}, {n}": partial(measured, n) for measured in names for n in (1, 2)}
+    figures = measure.measure_rounds(measures, repeats=plan.n_worker_rounds)
+    return [
+        measure.compare(
+            f"{name} on two cores, vs one on one",
+            figures[f"{name}, 2"],
+            figures[f"{name}, 1"],
+            unit="ms/sample",
+            scale=1000,
+            reach=1.8 if measured is time_workers else None,
+        )
+        for measured, name in names.items()
+    ]
 
 
 def compare_memory(folder: Path, plan: Plan, *, threads: int) -> list[Row]:
@@ -279,7 +296,7 @@ def run_benchmark(arguments: argparse.Namespace, plan: Plan, *, folder: Path) ->
         rows += found
     os.sched_setaffinity(0, all_cores)
     found = [
-        compare_workers(folder, plan, threads=arguments.threads),
+        *compare_workers(folder, plan, threads=arguments.threads),
         *compare_memory(folder, plan, threads=arguments.threads),
     ]
     print(measure.format_rows(found), flush=True)

@@ -1,4 +1,4 @@
-"""What is measured in a process of its own: the memory of an extraction, and how fast Ray's workers commit blocks.
+"""What is measured in processes of their own: the memory of an extraction, and how fast workers commit blocks.
 
 Each task extracts tiny-llava's activations into a store on the disk and prints one line of JSON. Nothing is generated;
 otherwise the settings are those of the command line.
@@ -124,7 +124,22 @@ def time_workers(*, folder: str, n_samples: int, block: int, threads: int, n_wor
     return {"seconds": (heard[last] - heard[first]) / ((last - first) * block)}
 
 
-TASKS: dict[str, Callable[..., dict[str, float]]] = {"measure_memory": measure_memory, "time_workers": time_workers}
+def time_process(*, folder: str, n_samples: int, block: int, threads: int, core: int) -> dict[str, float]:
+    """Extract in this process, without Ray, on cores from `core` on; return the seconds a sample, started up."""
+    from pipeline.engine.serial import SerialEngine
+    from pipeline.extraction import extract
+
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[core : core + threads])
+    heard: list[float] = []
+    request = make_request(n_samples=n_samples, block=block)
+    engine = SerialEngine(threads=threads)
+    extract(folder, [request], engine=engine, on_report=lambda _: heard.append(time.perf_counter()))
+    return {"seconds": (heard[-1] - heard[0]) / ((len(heard) - 1) * block)}
+
+
+TASKS: dict[str, Callable[..., dict[str, float]]] = {
+    task.__name__: task for task in (measure_memory, time_process, time_workers)
+}
 
 if __name__ == "__main__":
     print(json.dumps(TASKS[sys.argv[1]](**json.loads(sys.argv[2]))))

@@ -328,7 +328,7 @@ def test_ctrl_c_says_what_stays_and_the_same_command_goes_on(tmp_path: Path, ser
     wait_for_block(process, 1)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate()
-    assert process.returncode == 130
+    assert process.returncode == 130, errors
     assert "superneurons: interrupted; nothing that was committed is lost" in errors
     assert "Traceback" not in errors
     assert 0 < count_pending(tmp_path / "store") < N_BLOCKS
