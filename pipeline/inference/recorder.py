@@ -95,7 +95,7 @@ class Recorder:
         start, stop = self._spans[sites[0]].start, self._spans[sites[-1]].stop
         if "residual" not in sites:
             start = self._spans["residual"].stop
-        copied = self._buffer[: self._n_prompts, ..., start:stop].float().cpu().numpy()
+        copied = self._buffer[: self._n_prompts, ..., start:stop].cpu().float().numpy()
         return {site: copied[..., self._spans[site].start - start : self._spans[site].stop - start] for site in sites}
 
     @contextmanager
