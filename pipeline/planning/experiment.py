@@ -37,7 +37,7 @@ class Entry(BaseModel):
 
 
 class Settings(Entry):
-    """What `pipeline.engine.worker.ExtractionSettings` decides, ``tokens`` being its ``n_tokens``."""
+    """What `pipeline.settings.ExtractionSettings` decides, ``tokens`` being its ``n_tokens``."""
 
     sites: Annotated[tuple[Site, ...], Field(strict=False, min_length=1)] = SITES
     tokens: Count = 1
