@@ -75,4 +75,4 @@ def test_both_commands_set_everything_up() -> None:
     for command in (demo[1], test[1]):
         assert command.startswith("python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt ")
     assert demo[1].endswith(".venv/bin/superneurons demo")
-    assert test[1].endswith(".venv/bin/pytest")
+    assert test[1].endswith(".venv/bin/pytest -n 2 --dist loadfile")

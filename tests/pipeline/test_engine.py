@@ -283,6 +283,9 @@ def count_pending(store: Path) -> int:
 
 
 def start(store: Path) -> subprocess.Popen[str]:
+    """Begin an extraction that listens to Ctrl-C, which what a shell runs in the background does not."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         [*COMMAND, "--store", str(store)], stderr=subprocess.PIPE, text=True, start_new_session=True
     )

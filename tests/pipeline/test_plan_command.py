@@ -225,7 +225,7 @@ def test_many_objects_are_a_warning(
         (
             "models: [tiny-llava]",
             "models: [no/body]",
-            "line 2: models[0]: model 'no/body': expected its config.json on",
+            "line 2: models[0]: model 'no/body': expected it on the hub",
         ),
         ("models: [tiny-llava]", "models: [HERE]", "found no config.json in it; check the path"),
         (
