@@ -36,8 +36,9 @@ class Crew:
 
     Every actor serves one model, so that it loads one; when that has no jobs left, another takes its place for the
     model with the most left to do. An actor gets a job only when it has said that it runs: one that Ray has no room for
-    holds no job up, and one that cannot start fails none. Jobs of an actor that died go to whoever is free, alone the
-    second time; a job that dies alone again is the matter of an inquest.
+    holds no job up. One that cannot start, or whose machine does not have the model, fails none; it is done without.
+    Jobs of an actor that died go to whoever is free, alone the second time; a job that dies alone again is the matter
+    of an inquest, unless the machine was taken away.
     """
 
     def __init__(
