@@ -102,7 +102,12 @@ def _resume(dataset: Dataset, request: RunRequest) -> Run:
 def plan_jobs(store: str, run: Run, request: RunRequest, *, retried: Collection[int] = ()) -> list[BlockJob]:
     """Return a job for every block of `run` that is not committed, and for those committed ones that are `retried`."""
     task, settings = request.task, request.settings
-    question = Question(template=task.prompt, options=task.options, greedy=settings.greedy)
+    question = Question(
+        template=task.prompt,
+        options=task.options,
+        greedy=settings.greedy,
+        option_tokens=tuple(map(tuple, run.circumstances.get("option_tokens", ()))),
+    )
     wanted: dict[Block, Purpose] = {block: "retry" for block in run.blocks if block.index in retried}
     wanted |= dict.fromkeys(run.pending_blocks(), "commit")
     return [

@@ -17,6 +17,7 @@ from storage import RunPlan
 from storage.dtype import StoredDtype
 from storage.schema import FORMAT_VERSION, SITES, STORED_AS_ACTIVATIONS, ArrayPlan, Figure, plan_arrays
 
+from .errors import UnsupportedModelError
 from .family import Family
 from .inference.decoder import find_decoder
 from .inference.prompt import find_option_tokens, render_prompt
@@ -91,12 +92,14 @@ def plan_run(request: RunRequest) -> RunPlan:
     Raises
     ------
     UnsupportedModelError
-        If the model's decoder has a layout whose sites are not known.
+        If the model's decoder has a layout whose sites are not known, or the task shows pictures to one that reads
+        none.
     OptionEvidenceError
         If the task's options cannot be told apart by the first token of the answer.
     """
     source, task, settings = request.source, request.task, request.settings
     family = load_family(source)
+    validate_pictures(source, family, task)
     shape = find_decoder(load_empty_model(source), family, sites=settings.sites, n_tokens=settings.n_tokens).shape
     processor = load_processor(source)
     with name_checkpoint_faults(source, "a chat template"):
@@ -124,6 +127,21 @@ def plan_run(request: RunRequest) -> RunPlan:
             "layer": np.arange(shape.n_layers),
         },
     )
+
+
+def validate_pictures(source: ModelSource, family: Family, task: Task) -> None:
+    """Check that the model reads pictures if the task shows any.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If it does not.
+    """
+    if not family.reads_images and any(sample.images for sample in task.samples):
+        raise UnsupportedModelError(
+            f"model {source.name} on task {task.name}: expected a model that reads pictures, found one that reads text "
+            "alone; choose another"
+        )
 
 
 def _find_versions() -> dict[str, str]:

@@ -41,6 +41,7 @@ class Run:
         if not self.parts:
             raise DatasetError(f"run {name}: expected a record in {PARTS}, found none; restore it from a copy")
         self.identity: dict[str, Any] = self._attributes["identity"]
+        self.circumstances: dict[str, Any] = self._attributes.get("circumstances", {})
         self.block: int = self._attributes["plan"]["block"]
         self.n_samples = sum(part.n_samples for part in self.parts)
         if self.n_samples < self._attributes["n_samples"]:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import EngineError, ModelNotFoundError, UnsupportedModelError
+from ..errors import EngineError
 from ..model import ModelSource
-from .failure import Failures, describe
+from .failure import MODEL_FAULTS, Failures, describe
 from .inquest import Inquest
-from .job import BlockJob, OnReport
+from .job import BlockJob, BlockReport, OnReport
 from .metrics import Metrics
 
 JOBS_IN_FLIGHT = 2
@@ -20,15 +20,24 @@ JOBS_IN_FLIGHT = 2
 MAX_DEATHS = 1
 """How often a block may lose its worker with nothing beside it, before its samples are suspected."""
 
+MAX_REFUSALS = 2
+"""How many actors may be unable to use a model before it is given up, if no other can: a machine may be at fault."""
+
 
 @dataclass(slots=True, eq=False)
 class Actor:
-    """One actor of a crew, the model that it is for, and the jobs that it has."""
+    """One actor of a crew, the model that it is for, and the jobs that it has.
+
+    It is ready between the moments when it has said that it runs and when it dies. ``fault`` says why it cannot use its
+    model, as far as it has tried; ``is_proven`` that it once could.
+    """
 
     handle: Any
     model: ModelSource
     jobs: list[BlockJob]
     is_ready: bool = False
+    is_proven: bool = False
+    fault: Exception | None = None
 
 
 class Crew:
@@ -36,7 +45,8 @@ class Crew:
 
     Every actor serves one model, so that it loads one; when that has no jobs left, another takes its place for the
     model with the most left to do. An actor gets a job only when it has said that it runs: one that Ray has no room for
-    holds no job up. One that cannot start, or whose machine does not have the model, fails none; it is done without.
+    holds no job up. One that cannot start fails none, and is done without; one that cannot use its model fails none
+    either, as long as others may.
     Jobs of an actor that died go to whoever is free, alone the second time; a job that dies alone again is the matter
     of an inquest, unless the machine was taken away.
     """
@@ -54,6 +64,7 @@ class Crew:
         self._starting: dict[Any, Actor] = {}
         self._computing: dict[Any, tuple[BlockJob, Actor]] = {}
         self._deaths: Counter[tuple[str, int]] = Counter()
+        self._refusals: Counter[ModelSource] = Counter()
         self._inquests: dict[tuple[str, int], tuple[Inquest, Iterator[BlockJob]]] = {}
         self._metrics = Metrics()
         self.failures = Failures()
@@ -94,7 +105,11 @@ class Crew:
         while len(self._actors) < self._n_actors:
             serving = Counter(actor.model for actor in self._actors)
             needs = {model: len(jobs) / (1 + serving[model]) for model, jobs in self._waiting.items()}
-            wanted = [model for model in needs if len(self._waiting[model]) > serving[model]]
+            wanted = [
+                model
+                for model, jobs in self._waiting.items()
+                if len(jobs) > serving[model] and self._refusals[model] < MAX_REFUSALS
+            ]
             if not wanted:
                 return
             actor = Actor(handle=self._start_actor(), model=max(wanted, key=lambda model: needs[model]), jobs=[])
@@ -114,7 +129,7 @@ class Crew:
 
     def _give_jobs(self, actor: Actor) -> None:
         waiting = self._waiting.get(actor.model, ())
-        while actor.is_ready and waiting and len(actor.jobs) < JOBS_IN_FLIGHT:
+        while actor.is_ready and not actor.fault and waiting and len(actor.jobs) < JOBS_IN_FLIGHT:
             is_alone = any(self._deaths[job.key] for job in (*actor.jobs, waiting[0]))
             n_idle = sum(other.model == actor.model and not other.jobs for other in self._actors)
             if actor.jobs and (is_alone or len(waiting) <= n_idle):  # the last jobs are for those who have none
@@ -124,55 +139,63 @@ class Crew:
             self._computing[actor.handle.run.remote(job)] = (job, actor)
 
     def _welcome(self, started: Any) -> None:
-        """Let an actor that has started work, or strike off one that could not."""
+        """Let an actor that has started work, or do without one that could not, and without another in its place."""
         import ray
 
         actor = self._starting.pop(started)
         try:
             ray.get(started)
-        except ray.exceptions.RayActorError as error:
-            self._strike_off(actor, error)
+        except ray.exceptions.RayError as error:
+            self.reason = describe(error)
+            self._n_actors -= 1
+            self._dismiss(actor)
         else:
             actor.is_ready = True
 
     def _collect(self, finished: Any) -> None:
-        """Pass a report on, keep a failure, or see to the job of an actor that died."""
+        """Pass a report on, keep a failure, or see to the job of an actor that died or cannot use its model."""
         import ray
 
         job, actor = self._computing.pop(finished)
-        alone = len(actor.jobs) == 1
+        was_alone = len(actor.jobs) == 1
         actor.jobs.remove(job)
         try:
             report = ray.get(finished)
-        except ray.exceptions.RayActorError as error:
-            if error.preempted:
+        except MODEL_FAULTS as error:
+            actor.fault = error
+            self._put_back(job)
+        except ray.exceptions.RayTaskError as error:
+            self.failures.append((job, error))
+        except ray.exceptions.RayError as error:  # whatever else Ray says, the actor is not there any more
+            if getattr(error, "preempted", False):
                 self._put_back(job)  # its machine was taken away: that says nothing of the block
             else:
-                self._bury(job, error, was_alone=alone)
+                self._bury(job, error, was_alone=was_alone)
+            actor.fault = None  # it starts anew, perhaps elsewhere
             if actor.is_ready:
                 actor.is_ready = False
                 self._await_start(actor)
-        except ModelNotFoundError as error:  # on the actor's machine: others may have it
-            self._put_back(job)
-            actor.is_ready = False
-            if not actor.jobs:
-                self._strike_off(actor, error)
-        except Exception as error:
-            self.failures.append((job, error))
-            if isinstance(error, UnsupportedModelError):
-                self._waiting.pop(job.model, None)  # every other block would fail by it
         else:
-            if job.purpose == "probe":
-                self._ask_on(job)
-            else:
-                self._metrics.count(job, report)
-                self._on_report(report)
+            actor.is_proven, actor.fault = True, None
+            self._hear(job, report)
+        if actor.fault and not actor.jobs:
+            self._refuse(actor, actor.fault)
 
-    def _strike_off(self, actor: Actor, error: Exception) -> None:
-        """Do without an actor that cannot work, and without another in its place."""
-        self.reason = describe(error)
-        self._n_actors -= 1
+    def _hear(self, job: BlockJob, report: BlockReport) -> None:
+        if job.purpose == "probe":
+            self._ask_on(job)
+        else:
+            self._metrics.count(job, report)
+            self._on_report(report)
+
+    def _refuse(self, actor: Actor, fault: Exception) -> None:
+        """Dismiss an actor that cannot use its model; give the model up if that is not for this actor alone."""
+        model = actor.model
+        self._refusals[model] += 1
         self._dismiss(actor)
+        is_served = any(other.model == model and other.is_proven for other in self._actors)
+        if self._refusals[model] >= MAX_REFUSALS and not is_served:
+            self.failures += [(job, fault) for job in self._waiting.pop(model, ())]
 
     def _put_back(self, job: BlockJob) -> None:
         self._waiting.setdefault(job.model, deque()).appendleft(job)
@@ -199,5 +222,8 @@ class Crew:
         probe = next(probes, None)
         if inquest.hopeless:
             self.failures.append((job, EngineError(inquest.hopeless)))
+        elif probe is not None:
+            self._put_back(probe)
         else:
-            self._put_back(probe or inquest.verdict())
+            self._deaths[job.key] = 0  # its worker may be lost by chance, once, as any
+            self._put_back(inquest.verdict())

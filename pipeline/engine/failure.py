@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..errors import ExtractionError, UnsupportedModelError
+from ..errors import ExtractionError, ModelNotFoundError, UnsupportedModelError
 from .job import BlockJob
+
+MODEL_FAULTS = (ModelNotFoundError, UnsupportedModelError)
+"""What says that a worker cannot use its model, whatever the block."""
 
 Failures = list[tuple[BlockJob, Exception]]
 
@@ -16,18 +19,23 @@ def raise_failures(failures: Failures, n_jobs: int) -> None:
 
     Raises
     ------
-    UnsupportedModelError
-        If a model cannot be used: every block of it fails.
+    UnsupportedModelError, ModelNotFoundError
+        If a model cannot be used, and nothing else failed.
     ExtractionError
         If blocks failed.
     """
-    for _, error in failures:
-        cause = getattr(error, "cause", None) or error
-        if isinstance(cause, UnsupportedModelError):
-            raise cause  # every block fails by it
+    causes = [getattr(error, "cause", None) or error for _, error in failures]
+    if len({job.model for job, _ in failures}) == 1 and all(isinstance(cause, MODEL_FAULTS) for cause in causes):
+        raise causes[0]
     if failures:
-        shown = "; ".join(f"{job.run} block {job.block.index}: {describe(error)}" for job, error in failures[:3])
-        more = f"; and {len(failures) - 3} more" if len(failures) > 3 else ""
+        lines: dict[str, list[str]] = {}
+        for job, error in failures:
+            lines.setdefault(describe(error), []).append(f"{job.run} block {job.block.index}")
+        shown = "; ".join(
+            f"{blocks[0]}{f' and {len(blocks) - 1} more' if blocks[1:] else ''}: {line}"
+            for line, blocks in list(lines.items())[:3]
+        )
+        more = f"; and {len(lines) - 3} other reasons" if len(lines) > 3 else ""
         raise ExtractionError(
             f"extraction: expected {n_jobs} blocks, {len(failures)} failed ({shown}{more}); "
             "what is committed stays, run the same command again for the rest"

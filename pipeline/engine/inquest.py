@@ -17,14 +17,15 @@ class Inquest:
     """Asks of a block that killed its worker which samples do so, by halving.
 
     Whoever holds it runs each of `probes` with nothing beside it, and says with `died` when it killed its worker. The
-    first holds no sample at all: a worker that dies of it dies of its model or machine. A sample must kill two workers
-    to be found guilty, since machines are taken away, too.
+    first holds no sample at all: a worker that dies of it dies of its model or machine. Both need two deaths to be
+    believed, since machines are taken away, too.
     """
 
     def __init__(self, job: BlockJob) -> None:
         self._job = job
         self._parts = [*_halve(range(len(job.samples))), range(0)]
-        self._asked = self._suspected = range(0)
+        self._asked = range(0)
+        self._suspected: range | None = None
         self.culprits: list[str] = []
         self.hopeless = ""
 
@@ -38,11 +39,11 @@ class Inquest:
     def died(self) -> None:
         """Say that the worker of the last probe died."""
         part = self._asked
-        if not part:
-            self.hopeless = "its worker dies before it has seen a sample"
-        elif len(part) == 1 and part != self._suspected:
+        if len(part) <= 1 and part != self._suspected:
             self._suspected = part
             self._parts.append(part)
+        elif not part:
+            self.hopeless = "its worker dies before it has seen a sample"
         elif len(part) == 1:
             self.culprits.append(self._job.samples[part.start].sample_id)
             if len(self.culprits) > MAX_CULPRITS:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ..errors import UnsupportedModelError
-from .failure import Failures, raise_failures
+from ..model import ModelSource
+from .failure import MODEL_FAULTS, Failures, raise_failures
 from .job import BlockJob, BlockReport, OnReport
 from .worker import BlockWorker
 
@@ -29,13 +29,17 @@ class SerialEngine:
         try:
             with ThreadPoolExecutor(1) as behind:
                 committing: deque[tuple[BlockJob, Future[BlockReport]]] = deque()
+                unusable: dict[ModelSource, Exception] = {}
                 for job in jobs:
+                    if job.model in unusable:
+                        failures.append((job, unusable[job.model]))
+                        continue
                     try:
                         computed = worker.compute(job)
                     except Exception as error:
                         failures.append((job, error))
-                        if isinstance(error, UnsupportedModelError):
-                            break
+                        if isinstance(error, MODEL_FAULTS):
+                            unusable[job.model] = error
                         continue
                     _collect_commits(committing, failures, on_report)  # two blocks at a time are enough to hold
                     committing.append((job, behind.submit(worker.commit, computed)))

@@ -44,6 +44,9 @@ class Family:
         ``config.model_type`` of the checkpoints that belong to the family.
     reads_images
         Whether prompts may hold pictures; it decides which of transformers' auto classes loads the model.
+    template_begins_text
+        Whether a chat template writes all of a prompt's special tokens, as transformers' tokenizers have it. Else those
+        that every text begins with are added unless they are there, as transformers' processors have it.
     down_projection, output_projection
         Paths within a block of the linear maps whose inputs are the sites ``mlp`` and ``heads``.
     prefix_attends_both_ways
@@ -55,6 +58,7 @@ class Family:
 
     model_types: ClassVar[tuple[str, ...]] = ()
     reads_images: ClassVar[bool] = True
+    template_begins_text: ClassVar[bool] = False
     down_projection: ClassVar[str] = "mlp.down_proj"
     output_projection: ClassVar[str] = "self_attn.o_proj"
     prefix_attends_both_ways: ClassVar[bool] = False
@@ -99,6 +103,13 @@ class Family:
     def image_token_ids(self, processor: Any) -> Sequence[int]:
         """Return the ids of the tokens that stand for pieces of a picture."""
         return [token for token in processor.image_token_ids if token is not None]
+
+    def placeholders(self, processor: Any) -> set[str]:
+        """Return the texts that stand for pictures and videos, which no question may hold."""
+        names = ("image_token", "video_token", "boi_token", "eoi_token", "fake_image_token", "global_image_tag")
+        named = {getattr(holder, name, None) for holder in (processor, processor.tokenizer) for name in names}
+        tokens = processor.tokenizer.convert_ids_to_tokens(list(self.image_token_ids(processor)))
+        return {text for text in (*named, *tokens) if isinstance(text, str) and text}
 
     def positions(
         self, model: PreTrainedModel, processor: Any, token_ids: torch.Tensor, images: ImageInputs | None

@@ -32,6 +32,7 @@ class TextFamily(Family):
     """Decoders that read no pictures; of any model type that transformers has a causal language model for."""
 
     reads_images = False
+    template_begins_text = True
 
     def load_processor(self, folder: Path, **options: Any) -> Any:
         """Return the tokenizer of the checkpoint in `folder`."""

@@ -19,12 +19,18 @@ EXPERTS = ("experts", "gate", "router")
 """Modules that tell a mixture of experts, of which every token has other neurons."""
 
 
+LENGTH_ROPES = ("longrope", "dynamic")
+"""Rotary embeddings whose frequencies change when the longest sequence of a pass grows beyond a threshold."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoder:
     """The blocks of a language model with the modules that carry their sites, one entry a layer.
 
     ``down_projections`` is empty where the site ``mlp`` is not asked for. ``windows`` is how many tokens each layer
     sees, None where all that came before; ``blocks_pass_window`` as in `pipeline.family.Family`.
+    ``rope_knows_length`` says that positions are encoded by how long the longest sequence of a pass is: then every
+    prompt needs a pass of its own.
     """
 
     trunk: nn.Module
@@ -35,6 +41,7 @@ class Decoder:
     n_residual: int
     windows: tuple[int | None, ...]
     blocks_pass_window: bool
+    rope_knows_length: bool
 
 
 def find_decoder(model: PreTrainedModel, family: Family, *, sites: Sequence[Site], n_tokens: int = 1) -> Decoder:
@@ -57,7 +64,7 @@ def find_decoder(model: PreTrainedModel, family: Family, *, sites: Sequence[Site
     widths: dict[Site, int] = {"residual": config.hidden_size, "heads": output[0].in_features}
     if down:
         widths["mlp"] = down[0].in_features
-    for site, found in (("heads", output), ("mlp", down)):
+    for site, found in (("heads", output if "heads" in sites else ()), ("mlp", down)):
         if {module.in_features for module in found} - {widths.get(site)}:  # type: ignore[call-overload]
             raise UnsupportedModelError(
                 f"model class {type(model).__name__}: expected layers of one width at the site {site}, found "
@@ -80,6 +87,7 @@ def find_decoder(model: PreTrainedModel, family: Family, *, sites: Sequence[Site
         n_residual=config.hidden_size,
         windows=_find_windows(config, len(blocks)),
         blocks_pass_window=family.blocks_pass_window,
+        rope_knows_length=_knows_length(config),
     )
 
 
@@ -97,7 +105,7 @@ def _find_linear(model: PreTrainedModel, place: tuple[int, nn.Module], path: str
                 "the site out: --sites residual,heads"
             ) from error
         children = sorted(name for name, _ in block.named_children())
-        if not any("attn" in name or "attention" in name for name in children):
+        if not any(("attn" in name or "attention" in name) and "linear" not in name for name in children):
             raise UnsupportedModelError(
                 f"{where}: expected attention, found {children}; state-space and other recurrent blocks are "
                 "not supported"
@@ -115,6 +123,12 @@ def _remedy(model: PreTrainedModel) -> str:
         f"describe {model.config.model_type!r} by a subclass of pipeline.family.Family and register that as an entry "
         "point of superneurons.families"
     )
+
+
+def _knows_length(config: Any) -> bool:
+    parameters = getattr(config, "rope_parameters", None) or {}
+    kinds = [parameters, *(kind for kind in parameters.values() if isinstance(kind, dict))]
+    return any(kind.get("rope_type") in LENGTH_ROPES for kind in kinds)
 
 
 def _find_windows(config: Any, n_layers: int) -> tuple[int | None, ...]:

@@ -10,7 +10,7 @@ from ..errors import SampleError
 from ..family import Family, ImageInputs
 from ..sample import Sample
 from .packing import Prompt
-from .prompt import render_prompt
+from .prompt import has_chat_template, render_prompt
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +46,8 @@ class Encoder:
         self._family = family
         self._processor = processor
         self._template = template
+        self._is_whole = family.template_begins_text and has_chat_template(processor)
+        self._placeholders = sorted(family.placeholders(processor))
         self._longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
     def encode(self, samples: Sequence[Sample], places: Sequence[int]) -> Encoded:
@@ -57,13 +59,17 @@ class Encoder:
             try:
                 opened = [source.open() for source in group[0][1].images]
                 images = self._family.encode_images(self._processor, opened) if opened else None
+            except MemoryError:
+                raise
             except Exception as error:  # of any library, at a picture that is one pixel wide, or no picture at all
                 encoded.quarantined |= {place: _describe(error) for place, _ in group}
                 continue
             for place, sample in group:
                 try:
                     prompts.append(self._encode_prompt(place, sample, images, picture))
-                except SampleError as error:
+                except MemoryError:
+                    raise
+                except Exception as error:  # of any library, at a text that it cannot take
                     encoded.quarantined[place] = _describe(error)
             if prompts:
                 encoded.groups.append(prompts)
@@ -76,9 +82,17 @@ class Encoder:
         return render_prompt(self._family, self._processor, self._template, sample)
 
     def _encode_prompt(self, place: int, sample: Sample, images: ImageInputs | None, picture: int) -> Prompt:
+        for text in self._placeholders:
+            if text in sample.question:
+                raise SampleError(
+                    f"sample {sample.sample_id}: expected a question without the model's own {text!r}, found one; take "
+                    "it out"
+                )
         expansions = images.expansions if images is not None else ()
         text = self._family.expand_prompt(self._processor, self.render(sample), expansions)
-        token_ids = tokenize(self._processor.tokenizer, text)
+        token_ids = tokenize(self._processor.tokenizer, text, is_whole=self._is_whole)
+        if not len(token_ids):
+            raise SampleError(f"sample {sample.sample_id}: expected a prompt of some tokens, found none; ask something")
         if self._longest is not None and len(token_ids) > self._longest:
             raise SampleError(
                 f"sample {sample.sample_id}: expected a prompt of at most {self._longest} tokens, found "
@@ -93,11 +107,11 @@ class Encoder:
         )
 
 
-def tokenize(tokenizer: Any, text: str) -> torch.Tensor:
-    """Return the ids of `text`, shape (token,), int64, begun by the token that every text begins with, once."""
+def tokenize(tokenizer: Any, text: str, *, is_whole: bool = False) -> torch.Tensor:
+    """Return the ids of `text`, shape (token,), int64; unless it `is_whole`, begun as every text begins, once."""
     import torch
 
-    begun = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
+    begun = is_whole or (tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token))
     return torch.tensor(tokenizer(text, add_special_tokens=not begun)["input_ids"], dtype=torch.int64)
 
 

@@ -37,6 +37,9 @@ MAX_NEW_TOKENS = 8
 WAVE_BATCHES = 4
 """Batches whose pictures are held at a time: enough to sort rows by length, few enough to bound the memory."""
 
+NO_TOKEN = -1
+"""Ends no answer: of models that have no such token."""
+
 BlockValues = dict[str, npt.NDArray[Any]]
 """Every array of a block by name: activations (sample, token, layer, unit) float32; ``rms`` (sample, token, layer),
 ``lens_logit`` (sample, token, layer, option), ``option_logit`` (sample, option) and ``image_feature`` (sample, feature)
@@ -48,11 +51,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked of every sample: the task's prompt template, its options, and whether to generate an answer too."""
+    """What is asked of every sample: the task's prompt template, its options, and whether to generate an answer too.
+
+    ``option_tokens`` are the tokens that begin each option, the same for a whole run; without them, those behind the
+    first sample's prompt are.
+    """
 
     template: str
     options: tuple[str, ...]
     greedy: bool
+    option_tokens: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,12 +140,7 @@ class Extractor:
         rows a batch, depends on nothing but the other samples and, where memory runs out, on where it does.
         """
         encoder = Encoder(self.model, self.family, self.processor, template=question.template)
-        rendered = [encoder.render(sample) for sample in samples[:1]]
-        option_tokens = [
-            tokens
-            for prompt in rendered  # of no samples, none are needed
-            for tokens in find_option_tokens(self.processor.tokenizer, prompt, question.options)
-        ]
+        option_tokens = self._find_option_tokens(encoder, samples, question)
         result = Extracted(values=self._allocate(samples, question), batch_size=batch_size)
         result.values["valid"][:] = [sample.sample_id not in excluded for sample in samples]
         result.quarantined |= excluded
@@ -149,6 +152,13 @@ class Extractor:
                 result.values["valid"][place] = False
         self._log(result.unshared)
         return result
+
+    def _find_option_tokens(
+        self, encoder: Encoder, samples: Sequence[Sample], question: Question
+    ) -> Sequence[Sequence[int]]:
+        if question.option_tokens or not samples:
+            return question.option_tokens
+        return find_option_tokens(self.processor.tokenizer, encoder.render(samples[0]), question.options)
 
     def _encode_ahead(
         self, encoder: Encoder, samples: Sequence[Sample], waves: Iterable[list[int]]
@@ -167,7 +177,7 @@ class Extractor:
             yield waiting.popleft().result()
 
     def _extract_wave(
-        self, encoded: Encoded, question: Question, option_tokens: list[list[int]], result: Extracted
+        self, encoded: Encoded, question: Question, option_tokens: Sequence[Sequence[int]], result: Extracted
     ) -> None:
         """Compute the samples of a wave; those for which there is no memory at all are quarantined."""
         features = self._compute_features(encoded, batch_size=result.batch_size)
@@ -184,12 +194,15 @@ class Extractor:
             return ()
 
         with self._recorder.attach(self.reading.replacements):
-            for batch in plan_batches(rows, size=result.batch_size):
+            for batch in plan_batches(rows, size=1 if self.decoder.rope_knows_length else result.batch_size):
                 result.batch_size = halve_on_shortage(batch, run, give_up) or result.batch_size
 
     def _plan_rows(self, encoded: Encoded) -> tuple[list[Row], set[str]]:
         if not self.reading.share_images:
             return plan_rows(encoded.groups, image_tokens=(), share=False)
+        if self.decoder.rope_knows_length:
+            rows, _ = plan_rows(encoded.groups, image_tokens=(), share=False)
+            return rows, {"positions of this model are encoded by how long a sequence is"}
         if self.family.prefix_attends_both_ways:
             rows, _ = plan_rows(encoded.groups, image_tokens=(), share=False)
             return rows, {"the prompts of this family attend both ways"}
@@ -220,7 +233,7 @@ class Extractor:
         rows: Sequence[Row],
         features: dict[int, Features],
         question: Question,
-        option_tokens: list[list[int]],
+        option_tokens: Sequence[Sequence[int]],
         values: BlockValues,
     ) -> None:
         """Compute one batch with the tokens of its answers, and put what was read into `values`."""
@@ -257,7 +270,7 @@ class Extractor:
         batch: Batch,
         features: dict[int, Features],
         evidence: torch.Tensor,
-        option_tokens: list[list[int]],
+        option_tokens: Sequence[Sequence[int]],
         values: BlockValues,
     ) -> None:
         """Put what was recorded of a batch into its samples' rows of `values`."""
@@ -302,9 +315,12 @@ class Extractor:
         return values | _sample_values(samples)
 
     def _end_tokens(self) -> list[int]:
+        """Return the tokens that end an answer; the first pads what comes after."""
         ends = self.model.generation_config.eos_token_id if self.model.generation_config else None
         if ends is None:
             ends = self.processor.tokenizer.eos_token_id
+        if ends is None:
+            return [NO_TOKEN]
         return list(ends) if isinstance(ends, list) else [ends]
 
     def _log(self, reasons: set[str]) -> None:

@@ -229,11 +229,18 @@ def sees(query: Tokens, key: Tokens, *, window: int | None = None, blocks_pass_w
     block, unless `blocks_pass_window`.
     """
     whose, whose_key = query.segment[:, :, None], key.segment[:, None]
-    distance = query.offset[:, :, None] - key.offset[:, None]
-    near = distance < window if window is not None else True
-    seen = (distance >= 0) & near & ((whose_key == SHARED) | (whose == whose_key))
+    # in place and as booleans only: a mask has as many elements as the rows have pairs of tokens
+    seen = (whose == whose_key).logical_or_(whose_key == SHARED)
+    seen &= key.offset[:, None] <= query.offset[:, :, None]
+    if window is not None and blocks_pass_window:
+        seen &= _is_near(query, key, window)
     if query.block is not None and key.block is not None:
-        together = (query.block[:, :, None] == key.block[:, None]) & (query.block[:, :, None] >= 0)
-        seen |= together if blocks_pass_window else together & near
+        seen |= (query.block[:, :, None] == key.block[:, None]).logical_and_(query.block[:, :, None] >= 0)
+    if window is not None and not blocks_pass_window:
+        seen &= _is_near(query, key, window)
     seen &= whose_key != PADDING
-    return (seen | (whose == PADDING))[:, None]  # padding sees anything: attention to nothing is NaN
+    return seen.logical_or_(whose == PADDING)[:, None]  # padding sees anything: attention to nothing is NaN
+
+
+def _is_near(query: Tokens, key: Tokens, window: int) -> torch.Tensor:
+    return key.offset[:, None] > query.offset[:, :, None] - window

@@ -16,9 +16,14 @@ def render_prompt(family: Family, processor: Any, template: str, sample: Sample)
     Where the checkpoint has no chat template, the family's plain prompt takes its place.
     """
     text, n_images = template.format(question=sample.question), len(sample.images)
-    if getattr(processor, "chat_template", None) or processor.tokenizer.chat_template:
+    if has_chat_template(processor):
         return family.apply_chat_template(processor, family.messages(text, n_images=n_images))
     return family.plain_prompt(processor, text, n_images=n_images)
+
+
+def has_chat_template(processor: Any) -> bool:
+    """Return whether prompts are rendered by the checkpoint's own template."""
+    return bool(getattr(processor, "chat_template", None) or processor.tokenizer.chat_template)
 
 
 def surface_forms(option: str) -> list[str]:
@@ -35,13 +40,13 @@ def find_option_tokens(tokenizer: Any, prompt: str, options: Sequence[str]) -> l
     OptionEvidenceError
         If an option has no such token in the vocabulary, or two options share one.
     """
-    before = tokenizer(prompt)["input_ids"]
+    before = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     found: list[list[int]] = []
     owner: dict[int, str] = {}
     for option in options:
         tokens: dict[int, None] = {}
         for form in surface_forms(option):
-            ids = tokenizer(prompt + form)["input_ids"]
+            ids = tokenizer(prompt + form, add_special_tokens=False)["input_ids"]
             if ids[: len(before)] == before and len(ids) > len(before) and ids[len(before)] != tokenizer.unk_token_id:
                 tokens[ids[len(before)]] = None
         if not tokens:

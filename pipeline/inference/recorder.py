@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from storage.schema import SITES, Site
 
-from ..errors import PipelineError
+from ..errors import PipelineError, UnsupportedModelError
 from .decoder import Decoder
 
 if TYPE_CHECKING:
@@ -121,6 +121,11 @@ class Recorder:
 
     def _keeper(self, site: Site, layer: int) -> Any:
         def keep(activation: torch.Tensor) -> None:
+            if activation.dim() != 3:
+                raise UnsupportedModelError(
+                    f"layer {layer}: expected {site} of shape (row, token, unit), found {tuple(activation.shape)}; "
+                    "this decoder is not supported"
+                )
             read = self._read
             if read is not None and read.token < self._decoder.shape.n_tokens:
                 kept = activation[read.rows.to(activation.device), read.columns.to(activation.device)]

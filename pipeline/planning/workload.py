@@ -12,6 +12,7 @@ from storage.block import plan_blocks
 from ..errors import CapacityError, SampleError, UnsupportedModelError
 from ..inference.encoding import Encoder
 from ..inference.packing import MAX_OWN_TOKENS, Row, plan_rows
+from ..request import validate_pictures
 from ..sample import Sample
 from ..task import Task
 from .architecture import Architecture
@@ -80,11 +81,7 @@ def measure_workload(model: Architecture, task: Task, *, block: int, share: bool
     """
     groups = list(_group(task, block))
     chosen = _choose(groups)
-    if not model.family.reads_images and any(sample.images for group in chosen for sample in group):
-        raise UnsupportedModelError(
-            f"model {model.source.name} on task {task.name}: expected a model that reads pictures, found one "
-            "that reads text alone; choose another"
-        )
+    validate_pictures(model.source, model.family, task)
     if model.processor is not None:
         rows, patches, basis = _encode(model, task, chosen, share=share)
     else:

@@ -18,7 +18,7 @@ from pipeline.engine.crew import JOBS_IN_FLIGHT
 from pipeline.engine.job import BlockJob, BlockReport
 from pipeline.engine.ray_engine import RayEngine
 from pipeline.engine.serial import SerialEngine
-from pipeline.errors import EngineError, ModelNotFoundError
+from pipeline.errors import ModelNotFoundError
 from storage.block import Block
 
 from .test_inquest import make_job
@@ -124,45 +124,41 @@ def test_a_machine_that_is_taken_away_accuses_no_sample(
 
 
 class ForlornWorker(WaitingWorker):
-    """A worker that does not find its model where it is, unless it is the second."""
+    """A worker that does not find model "one" the first times that it looks, `n_misses` in all."""
 
-    def __init__(self, *, threads: int, n_gpus: float) -> None:
-        try:
-            (self.folder / "first").touch(exist_ok=False)
-        except FileExistsError:
-            (self.folder / "second").touch()
-            self._finds = True
-        else:
-            self._finds = False
+    n_misses: int
 
     def run(self, job: BlockJob) -> BlockReport:
-        while not (self.folder / "second").exists():
-            threading.Event().wait(0.1)
-        if not self._finds:
+        n_misses = len(list(self.folder.iterdir()))
+        if job.model.name == "one" and n_misses < self.n_misses:
+            (self.folder / f"{n_misses}-{job.block.index}").touch()
             raise ModelNotFoundError("model 'one': not on this machine")
         return BlockReport(run=job.run, block=job.block.index, n_samples=4, compute_s=0, pid=os.getpid())
 
 
+@pytest.mark.parametrize(("n_workers", "n_misses"), [(1, 1), (2, 2)])
 def test_a_machine_without_the_model_fails_no_block(
-    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_workers: int, n_misses: int
 ) -> None:
-    monkeypatch.setattr(
-        "pipeline.engine.ray_engine.BlockWorker", type("Forlorn", (ForlornWorker,), {"folder": tmp_path})
-    )
+    forlorn = type("Forlorn", (ForlornWorker,), {"folder": tmp_path, "n_misses": n_misses})
+    monkeypatch.setattr("pipeline.engine.ray_engine.BlockWorker", forlorn)
     reports: list[BlockReport] = []
-    RayEngine(n_workers=2)(make_jobs("one"), reports.append)
+    RayEngine(n_workers=n_workers)(make_jobs("one"), reports.append)
     assert sorted(report.block for report in reports) == list(range(N_BLOCKS))
+    assert len(list(tmp_path.iterdir())) == n_misses
 
 
-def test_where_no_machine_has_the_model_that_is_said(
-    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_a_model_that_is_nowhere_fails_alone(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_workers: int
 ) -> None:
-    (tmp_path / "second").touch()
-    monkeypatch.setattr(
-        "pipeline.engine.ray_engine.BlockWorker", type("Forlorn", (ForlornWorker,), {"folder": tmp_path})
-    )
-    with pytest.raises(EngineError, match=f"a worker for {N_BLOCKS} more blocks, found model 'one': not on this mac"):
-        RayEngine(n_workers=1)(make_jobs("one"), lambda _: None)
+    forlorn = type("Forlorn", (ForlornWorker,), {"folder": tmp_path, "n_misses": 100})
+    monkeypatch.setattr("pipeline.engine.ray_engine.BlockWorker", forlorn)
+    reports: list[BlockReport] = []
+    engine = RayEngine(n_workers=n_workers)
+    with pytest.raises(ModelNotFoundError, match="model 'one': not on this machine"):
+        engine(make_jobs("one", "two", "three"), reports.append)
+    assert Counter(report.run for report in reports) == {"two/task": N_BLOCKS, "three/task": N_BLOCKS}
 
 
 @dataclass(frozen=True)

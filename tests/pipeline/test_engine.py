@@ -170,7 +170,7 @@ def test_workers_that_die_of_every_start_end_the_wait(
 
 
 @pytest.mark.parametrize("engine", [SerialEngine(), RayEngine(n_workers=1)], ids=["serial", "ray"])
-def test_weights_that_cannot_be_loaded_are_tried_once(ray_session: None, tmp_path: Path, engine: Engine) -> None:
+def test_weights_that_cannot_be_loaded_are_named(ray_session: None, tmp_path: Path, engine: Engine) -> None:
     checkpoint = shutil.copytree(BUILTIN_MODELS["tiny-llava"], tmp_path / "broken")
     weights = (checkpoint / "model.safetensors").read_bytes()
     (checkpoint / "model.safetensors").write_bytes(weights[:1000])

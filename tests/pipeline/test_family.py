@@ -27,7 +27,6 @@ from .question import (
     load,
     make_samples,
     never_generated,
-    sites_of,
 )
 
 N_TOKENS = 3
@@ -245,4 +244,3 @@ def test_experts_have_no_mlp_site(folder: Path, load_family: Loader, name: str) 
     samples = make_samples(folder, with_pictures=False)
     with pytest.raises(UnsupportedModelError, match=r"found a mixture of experts.*--sites residual,heads"):
         loaded.extract(samples, sites=SITES)
-    assert sites_of(name) == ("residual", "heads")
