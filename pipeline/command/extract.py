@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..limit import MAX_BLOCK, MAX_TOKENS
 from .plan import Only
 from .store import AsJson, CompressionName
 
@@ -31,7 +34,9 @@ def extract(
     store: Annotated[str | None, typer.Option(help="A folder or s3://bucket/prefix; made if there is none.")] = None,
     only: Only = None,
     sites: Annotated[str, typer.Option(help="Sites to record, separated by commas.")] = "residual,mlp,heads",
-    tokens: Annotated[int, typer.Option(min=1, help="Passes to record: of the first tokens of the answer.")] = 1,
+    tokens: Annotated[
+        int, typer.Option(min=1, max=MAX_TOKENS, help="Passes to record: of the first tokens of the answer.")
+    ] = 1,
     lens: Annotated[bool, typer.Option(help="Also store the logit lens.")] = True,
     share_images: Annotated[bool, typer.Option(help="Compute a picture once for all questions about it.")] = True,
     compiled: Annotated[
@@ -45,7 +50,9 @@ def extract(
     block: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Samples a block, computed and committed whole; default: 1024, or 512 of 1 GB a block."
+            min=1,
+            max=MAX_BLOCK,
+            help="Samples a block, computed and committed whole; default: 1024, or 512 of 1 GB a block.",
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows of prompts a forward pass.")] = 64,
@@ -71,7 +78,8 @@ def extract(
     flags = read_flags(context)
     experiment, lines = assemble_experiment(file, flags)
     choices = select_runs(experiment, only=only or [], overrides=parse_settings(flags))
-    with show_progress() as progress:
+    # Ray prints deaths of workers to the standard output, which is for the report alone
+    with show_progress() as progress, redirect_stdout(sys.stderr):
         reports = extract_runs(
             find_store(experiment, lines),
             plan_requests(choices, lines=lines),
@@ -132,6 +140,9 @@ def assemble_experiment(file: str | None, flags: Mapping[str, Any]) -> tuple[Exp
 
     for name in flags.get("task", ()):
         validate_task_name(name)
+    for name in ("model", "store"):
+        if flags.get(name) == "":
+            raise ExperimentError(f"--{name}: expected a value, found none; give one, or leave the option out")
     tasks = list(dict.fromkeys(flags.get("task", ())))
     missing = [name for name in REQUIRED if not flags.get(name)]
     if file is not None:

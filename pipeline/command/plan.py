@@ -48,7 +48,9 @@ def plan(
 
     experiment, lines = read_experiment(file)
     rates = parse_rates(samples_per_second or [], tflops or [])
-    estimates = forecast_runs(select_runs(experiment, only=only or []), lines=lines, rates=rates)
+    estimates = forecast_runs(
+        select_runs(experiment, only=only or []), lines=lines, rates=rates, n_gpus=experiment.cluster.gpus_per_worker
+    )
     warnings = find_warnings(estimates)
     if as_json:
         typer.echo(json.dumps(describe_estimates(estimates) | {"warnings": warnings}, indent=2))
@@ -90,7 +92,7 @@ def explain_estimates(estimates: Sequence[RunEstimate]) -> list[str]:
         "disk: uncompressed, float32 where dtype is auto",
         "memory: of one worker: weights, a batch (roughly), two blocks of activations",
         "tokens: of prompts that the decoder reads; alone: if every question read its picture again",
-        f"GPU h: one worker's computing; {'; '.join(speeds)}",
+        f"GPU h: a worker's computing, times its GPUs; {'; '.join(speeds)}",
         f"S3: {count_all_puts(estimates):,} PUT requests in all",
         *(f"counted from {line}" for line in counted),
     ]

@@ -185,7 +185,8 @@ class Crew:
         if job.purpose == "probe":
             self._ask_on(job)
         else:
-            self._metrics.count(job, report)
+            if job.purpose != "pilot":
+                self._metrics.count(job, report)
             self._on_report(report)
 
     def _refuse(self, actor: Actor, fault: Exception) -> None:

@@ -12,8 +12,10 @@ from ..errors import EngineError
 from .crew import JOBS_IN_FLIGHT, Crew
 from .failure import raise_failures
 from .job import BlockJob, OnReport
-from .serial import SerialEngine
 from .worker import BlockWorker
+
+NAMESPACE = "superneurons"
+"""Of connections that are made here, and ended here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,20 +35,17 @@ class RayEngine:
 
     def __call__(self, jobs: Sequence[BlockJob], on_report: OnReport) -> None:
         """Compute all `jobs`; see `pipeline.engine.job.Engine`."""
-        if all(job.purpose == "pilot" for job in jobs) and not (self.gpus_per_worker or self.address):
-            SerialEngine(threads=self.threads)(jobs, on_report)  # a batch a run is not worth starting Ray for
-            return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         import ray
 
-        ours = not ray.is_initialized()
-        if ours:
+        ours = not ray.is_initialized() or ray.get_runtime_context().namespace == NAMESPACE
+        if not ray.is_initialized():
             self._connect()
         try:
             self._validate_resources()
             self._run(jobs, on_report)
         finally:
-            if ours:
+            if ours and not all(job.purpose == "pilot" for job in jobs):  # which are followed by others
                 ray.shutdown()
 
     def _connect(self) -> None:
@@ -59,13 +58,14 @@ class RayEngine:
                 ray.init(
                     address="local",
                     num_cpus=n_cpus,
+                    namespace=NAMESPACE,
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                 )
             else:
-                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+                ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise EngineError(
                 f"Ray at {address or 'this machine'}: expected to connect, found: {reason}; check the address, or "

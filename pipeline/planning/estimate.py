@@ -44,11 +44,14 @@ class Rate:
     samples_per_second: float | None = None
     tflops: float | None = None
 
-    def hours(self, n_samples: int, flops: float, *, weights_dtype: WeightsDtype) -> float:
-        """Return how long one worker takes."""
+    def hours(self, n_samples: int, flops: float, *, weights_dtype: WeightsDtype, n_gpus: float = 1) -> float:
+        """Return the GPU hours of a run on workers of `n_gpus` each, 0 standing for a worker's own processor.
+
+        Operations are counted for one whole GPU: of several, one computes at a time.
+        """
         if self.samples_per_second is not None:
-            return n_samples / self.samples_per_second / 3600
-        return flops / (1e12 * (self.tflops or SUSTAINED_TFLOPS[weights_dtype])) / 3600
+            return n_samples / self.samples_per_second / 3600 * (n_gpus or 1)
+        return flops / (1e12 * (self.tflops or SUSTAINED_TFLOPS[weights_dtype])) / 3600 * max(1, n_gpus)
 
     def describe(self, weights_dtype: WeightsDtype) -> str:
         """Return the rate for people."""
@@ -129,8 +132,9 @@ def estimate_run(
     workload: Workload,
     settings: ExtractionSettings,
     rate: Rate,
+    n_gpus: float = 0,
 ) -> RunEstimate:
-    """Return what a run of `arrays` in blocks of `block` samples will take."""
+    """Return what a run of `arrays` in blocks of `block` samples will take, on workers of `n_gpus` each."""
     n_blocks = len(plan_blocks([workload.n_samples], block=block))
     flops = count_flops(size, workload, settings)
     n_objects = n_blocks * (1 + sum(map(count_shards, arrays))) + len(arrays) + METADATA_OBJECTS
@@ -158,7 +162,7 @@ def estimate_run(
         n_unshared_tokens=workload.n_tokens,
         n_answer_tokens=workload.n_samples * (count_passes(settings) - 1),
         flops=flops,
-        gpu_hours=rate.hours(workload.n_samples, flops, weights_dtype=settings.weights_dtype),
+        gpu_hours=rate.hours(workload.n_samples, flops, weights_dtype=settings.weights_dtype, n_gpus=n_gpus),
         rate=rate.describe(settings.weights_dtype),
         n_objects=n_objects,
         n_put_requests=n_objects + REWRITES,
@@ -223,7 +227,7 @@ def estimate_batch_bytes(size: ModelSize, workload: Workload, settings: Extracti
     """Return about what the passes of a batch need besides the weights.
 
     It is the larger of what the vision tower and what the decoder has at a time, with the features of the pictures that
-    wait and the cache of the answers' passes.
+    wait, the cache of the answers' passes and what is recorded.
     """
     item_bytes = WEIGHT_BYTES[settings.weights_dtype]
     n_pictures = min(batch_size, workload.n_pictures)
@@ -233,11 +237,15 @@ def estimate_batch_bytes(size: ModelSize, workload: Workload, settings: Extracti
     n_prompts = min(workload.n_samples, ceil(n_rows * workload.n_samples / max(1, workload.n_pictures)))
     features = min(WAVE_BATCHES * batch_size, workload.n_pictures) * workload.longest_row * size.n_residual * item_bytes
     tower = 8 * n_patches * size.n_vision_units * item_bytes
-    cache = n_tokens * size.n_layers * size.n_cached * item_bytes if count_passes(settings) > 1 else 0
+    n_answers = n_prompts * (count_passes(settings) - 1)
+    cache = (n_tokens + n_answers) * size.n_layers * size.n_cached * item_bytes if n_answers else 0
+    units = {"residual": size.n_residual, "mlp": size.n_neurons, "heads": size.n_attention}
+    width = sum(units[site] for site in {"residual", *settings.sites})  # the residual stream is read in any case
+    recorded = n_prompts * settings.n_tokens * size.n_layers * width * item_bytes
     layer = n_tokens * (4 * size.n_residual + 3 * size.n_neurons + size.n_attention) * item_bytes
-    mask = n_tokens * workload.longest_row * (1 + item_bytes)
-    logits = 2 * n_prompts * size.n_words * 4
-    return features + max(tower, cache + layer + mask + logits)
+    mask = n_tokens * workload.longest_row * (4 + item_bytes)
+    logits = 2 * n_prompts * (settings.n_tokens if settings.lens else 1) * size.n_words * 4
+    return features + max(tower, cache + recorded + layer + mask + logits)
 
 
 def shorten(number: float, unit: str = "") -> str:

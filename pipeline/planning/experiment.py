@@ -12,6 +12,7 @@ from storage.dataset import RUN_NAME
 from storage.schema import SITES, Site
 from storage.template import Compression
 
+from ..limit import MAX_BLOCK, MAX_TOKENS
 from ..model import WeightsDtype
 from ..task import Task
 
@@ -40,13 +41,13 @@ class Settings(Entry):
     """What `pipeline.settings.ExtractionSettings` decides, ``tokens`` being its ``n_tokens``."""
 
     sites: Annotated[tuple[Site, ...], Field(strict=False, min_length=1)] = SITES
-    tokens: Count = 1
+    tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] = 1
     lens: bool = True
     share_images: bool = True
     compiled: bool = False
     dtype: Literal["auto", "float32", "float16"] = "auto"
     weights_dtype: WeightsDtype = "float32"
-    block: Count | None = None
+    block: Annotated[int, Field(ge=1, le=MAX_BLOCK)] | None = None
     batch_size: Count = 64
     greedy: bool = True
     compression: Compression = "lz4"
@@ -188,6 +189,13 @@ class Experiment(Settings):
     tasks: Annotated[tuple[TaskEntry, ...], Field(strict=False, min_length=1)]
     prompts: Annotated[tuple[PromptVariant, ...], Field(strict=False, min_length=1)] = (PromptVariant(name=PLAIN),)
     cluster: Cluster = Cluster()
+
+    @field_validator("store")
+    @classmethod
+    def _validate_store(cls, store: str | None) -> str | None:
+        if store is not None and not store.isprintable():
+            raise ValueError(f"expected a path or a URL, found {store!r:.60}; take out what cannot be printed")
+        return store
 
 
 def known_keys(place: Sequence[str]) -> list[str]:

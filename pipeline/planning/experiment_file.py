@@ -151,7 +151,12 @@ def _describe(error: ErrorDetails) -> str:
         return str(context["error"])
     if kind == "extra_forbidden":
         return _describe_unknown_key(error["loc"])
-    wanted = error["msg"].removeprefix("Input should be ").replace("greater", "a number greater")
+    wanted = (
+        error["msg"]
+        .removeprefix("Input should be ")
+        .replace("greater", "a number greater")
+        .replace("less", "a number less")
+    )
     texts = {
         "missing": "expected a value, found none; add it",
         "invalid_key": f"expected a text as the key, found {_show(found)}; choose one of the known keys",

@@ -12,7 +12,7 @@ from storage import DatasetError, open_dataset
 from storage.schema import plan_arrays
 from storage.url import is_remote
 
-from ..errors import CapacityError, PipelineError
+from ..errors import CapacityError, ExperimentError, PipelineError
 from ..inference.decoder import find_decoder
 from ..inference.prompt import find_option_tokens, render_prompt
 from ..model import name_checkpoint_faults
@@ -38,13 +38,16 @@ Rates = Mapping[str, Rate]
 """How fast a worker is, by the model's id or name; that of the empty name is for all others."""
 
 
-def forecast_runs(choices: Sequence[RunChoice], *, lines: Lines | None, rates: Rates) -> list[RunEstimate]:
-    """Return what each of the chosen runs will take; nothing of it is computed, and no weights are looked at.
+def forecast_runs(
+    choices: Sequence[RunChoice], *, lines: Lines | None, rates: Rates, n_gpus: float = 0
+) -> list[RunEstimate]:
+    """Return what each of the chosen runs will take on workers of `n_gpus`; no weights are looked at.
 
     Raises
     ------
     ExperimentError
-        If a model or task is not known, or they do not go together, with its place in the file.
+        If a model or task is not known, or they do not go together, with its place in the file; or if none of the
+        models is one of those that `rates` name.
     """
     models: dict[Place, Architecture] = {}
     tasks: dict[Place, Task | None] = {}
@@ -59,12 +62,18 @@ def forecast_runs(choices: Sequence[RunChoice], *, lines: Lines | None, rates: R
                 models[choice.model_place] = replace(found, source=named)
     names = [f"{models[choice.model_place].source.name}/{choice.prompt.rename(choice.task.task)}" for choice in choices]
     validate_names(names, choices, lines=lines)
+    known = {name for choice in choices for name in (choice.model.model, models[choice.model_place].source.name)}
+    if strangers := sorted(rates.keys() - known - {""}):
+        raise ExperimentError(
+            f"rate of {strangers[0]!r}: expected one of the models {', '.join(sorted(known))}; choose among them"
+        )
     estimates: list[RunEstimate] = []
     for name, choice in zip(names, choices, strict=True):
         with told_at(choice.model_place, lines):
             model, task = models[choice.model_place], tasks[choice.task_place]
             prompted = None if task is None else choice.prompt.apply(task)
-            estimates.append(_estimate(name, choice, model, prompted, rate=_find_rate(choice, model, rates)))
+            rate = _find_rate(choice, model, rates)
+            estimates.append(_estimate(name, choice, model, prompted, rate=rate, n_gpus=n_gpus))
     return estimates
 
 
@@ -82,7 +91,9 @@ def _find_rate(choice: RunChoice, model: Architecture, rates: Rates) -> Rate:
     return next((rates[name] for name in names if name in rates), Rate())
 
 
-def _estimate(name: str, choice: RunChoice, model: Architecture, task: Task | None, *, rate: Rate) -> RunEstimate:
+def _estimate(
+    name: str, choice: RunChoice, model: Architecture, task: Task | None, *, rate: Rate, n_gpus: float
+) -> RunEstimate:
     settings = choice.settings
     shape = find_decoder(model.model, model.family, sites=settings.sites, n_tokens=settings.n_tokens).shape
     dtype = STORED_DTYPES["float32"] if settings.dtype == AUTO else STORED_DTYPES[settings.dtype]
@@ -96,7 +107,14 @@ def _estimate(name: str, choice: RunChoice, model: Architecture, task: Task | No
     else:
         workload = _tell(choice, model, block)
     return estimate_run(
-        name, arrays=arrays, block=block, size=model.size, workload=workload, settings=settings, rate=rate
+        name,
+        arrays=arrays,
+        block=block,
+        size=model.size,
+        workload=workload,
+        settings=settings,
+        rate=rate,
+        n_gpus=n_gpus,
     )
 
 
@@ -165,15 +183,18 @@ def validate_memory(estimates: Sequence[RunEstimate], memory_bytes: float, *, n_
     CapacityError
         Naming the first run that does not, and how to make it smaller.
     """
-    there = memory_bytes * max(1, n_gpus)
-    place = f"{n_gpus:g} GPUs" if n_gpus > 1 else "the GPU" if n_gpus else "the worker"
+    there = memory_bytes * (n_gpus or 1)
+    place = f"{n_gpus:g} {'GPUs' if n_gpus > 1 else 'of a GPU'}" if n_gpus not in (0, 1) else "the worker"
+    place = "the GPU" if n_gpus == 1 else place
     wrong = [estimate for estimate in estimates if _needed(estimate, n_gpus) > there]
     if not wrong:
         return
     first = wrong[0]
     fixed = _needed(first, n_gpus) - first.batch_bytes
     if first.weights_bytes > there:
-        remedy = "take weights of half precision (weights_dtype), more GPUs a worker, or a larger device"
+        remedy = (
+            "take more GPUs a worker, a larger device, or weights of half precision if they are not (weights_dtype)"
+        )
     elif fixed > there:
         remedy = "take smaller blocks (block), or a worker with more memory"
     else:

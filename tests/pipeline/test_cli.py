@@ -121,7 +121,7 @@ TINY_LLAMA = json.dumps(
         ({"config.json": "{}"}, "expected a configuration that can be used, found "),
         ({"config.json": "{"}, "expected a configuration that can be used, found "),
         ({"config.json": '{"model_type": "vit"}'}, "model type 'vit': expected a text-only causal"),
-        ({"config.json": TINY_LLAMA}, "expected weights that can be used, found ValueError: none for "),
+        ({"config.json": TINY_LLAMA}, "expected a model that reads pictures, found one that reads text alone"),
         (
             {"processor_config.json": None, "tokenizer_config.json": None},
             "expected a processor that can be used",

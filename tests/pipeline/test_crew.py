@@ -161,6 +161,15 @@ def test_a_model_that_is_nowhere_fails_alone(
     assert Counter(report.run for report in reports) == {"two/task": N_BLOCKS, "three/task": N_BLOCKS}
 
 
+def test_pilots_are_computed_by_workers_too(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sample that kills the process that reads it must not kill the driver."""
+    monkeypatch.setattr("pipeline.engine.ray_engine.BlockWorker", CountingWorker)
+    reports: list[BlockReport] = []
+    RayEngine(n_workers=1)([replace(job, purpose="pilot") for job in make_jobs("one")[:2]], reports.append)
+    assert len(reports) == 2
+    assert os.getpid() not in {report.pid for report in reports}
+
+
 @dataclass(frozen=True)
 class Done:
     job: BlockJob

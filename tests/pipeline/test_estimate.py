@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -251,6 +252,13 @@ def test_hours_follow_the_rate() -> None:
         estimate_run("m/t", **parts, settings=request.settings, rate=Rate(tflops=tflops)) for tflops in (1, 4)
     )
     assert slow.gpu_hours == pytest.approx(4 * fast.gpu_hours) == pytest.approx(slow.flops / 1e12 / 3600)
+    several = [
+        estimate_run("m/t", **parts, settings=request.settings, rate=rate, n_gpus=n_gpus).gpu_hours
+        for rate in (Rate(samples_per_second=2), Rate(tflops=1))
+        for n_gpus in (0.5, 4)
+    ]
+    once = (measured.gpu_hours, slow.gpu_hours)  # half a GPU computes half as fast as a whole one
+    assert several == pytest.approx([once[0] / 2, 4 * once[0], once[1], 4 * once[1]])
     assumed = estimate_run("m/t", **parts, settings=request.settings, rate=Rate())
     assert assumed.rate == "10 TFLOP/s, assumed (an A100)"
 
@@ -264,6 +272,9 @@ def test_memory_is_weights_a_batch_and_two_blocks() -> None:
     floats = sum(4 * torch.Size(array.trailing).numel() for array in values if array.name in SITES)
     assert small.held_bytes == pytest.approx(2 * 16 * floats, rel=0.05)
     assert small.memory_bytes == small.device_bytes + small.held_bytes
+    (long,) = forecast({"block": 16, "batch_size": 4, "tokens": 512})
+    one_more = (long.batch_bytes - small.batch_bytes) / (512 - 8)  # of the greedy answer, 8 are passed in any case
+    assert one_more > 4 * 4 * sum(math.prod(array.trailing[1:]) for array in values if array.name in SITES)
 
 
 def test_a_text_model_is_not_planned_on_pictures(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:

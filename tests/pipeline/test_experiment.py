@@ -132,6 +132,12 @@ BOMB = "\n".join(
         ("batch_size: 16", "batch_siz: 16", "line 4: models[1].batch_siz: expected one of the keys "),
         ("batch_size: 16", "batch_siz: 16", "found 'batch_siz'; did you mean batch_size?"),
         ("name: again", "name: _again", "line 4: models[1].name: expected a name of ASCII letters"),
+        (
+            "batch_size: 16",
+            "block: 10000000000",
+            "line 4: models[1].block: expected a number less than or equal to 1048576",
+        ),
+        ("store: my.zarr", 'store: "my\\0.zarr"', "line 1: store: expected a path or a URL, found 'my\\x00.zarr'"),
         ("limit: 10", "limit: ten", "line 7: tasks[1].limit: expected a valid integer, found 'ten'"),
         ("limit: 10", "limit: true", "line 7: tasks[1].limit: expected a valid integer, found True"),
         ("limit: 10", "limit: 0", "line 7: tasks[1].limit: expected a number greater than or equal to 1, found 0"),

@@ -75,6 +75,10 @@ def test_a_death_by_chance_accuses_nobody() -> None:
     deaths = iter([False, True])  # of the first half, and then never again
     hold(inquest, lambda samples: next(deaths, False))
     assert inquest.verdict().excluded == {}
+    inquest = Inquest(make_job(16))
+    deaths = iter([True])  # before any sample, once
+    hold(inquest, lambda samples: next(deaths, False))
+    assert not inquest.hopeless
     inquest = Inquest(make_job(2))
     deaths = iter([False, True])  # of the first sample by itself
     hold(inquest, lambda samples: next(deaths, False))

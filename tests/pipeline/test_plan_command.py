@@ -158,7 +158,7 @@ def test_a_configuration_and_statistics_are_enough(
         (
             {},
             ["--memory", "10"],
-            "take weights of half precision (weights_dtype), more GPUs a worker, or a larger device",
+            "take more GPUs a worker, a larger device, or weights of half precision if they are not (weights_dtype)",
         ),
         ({"batch_size: 16": "batch_size: 512"}, ["--memory", "24"], "take a smaller batch_size, or a larger device"),
         ({"tasks:": "cluster: {gpus_per_worker: 0}\ntasks:"}, ["--memory", "16"], "take smaller blocks (block), or a"),
@@ -260,6 +260,7 @@ def test_a_mistake_is_one_line_and_code_2(
         (["--only", "model=none"], "--only model=none: expected some of model tiny-llava, found no such run"),
         (["--samples-per-second", "fast"], "--samples-per-second 'fast': expected a number above 0, or MODEL= and one"),
         (["--tflops", "tiny-llava=0"], "--tflops 'tiny-llava=0': expected a number above 0"),
+        (["--tflops", "tiny-lava=7"], "rate of 'tiny-lava': expected one of the models tiny-llava; choose among them"),
         (["--memory", "much"], "Invalid value for '--memory'"),
     ],
 )
@@ -327,6 +328,8 @@ def test_a_model_given_on_the_command_line_takes_the_place_of_the_files(
             TEXT.replace("  - {task: easy-vqa.color, limit: 10}", f"  - {POPE}"),
             "line 5: tasks[1]: task 'pope.",
         ),
+        (["--model", "", "--task", "easy-vqa.shape", "--store", "x"], None, "--model: expected a value, found none"),
+        (["FILE", "--store", ""], TEXT, "--store: expected a value, found none; give one, or leave the option out"),
         (["FILE", "--dtype", "int8"], TEXT, "dtype 'int8': expected one of auto, float32, float16"),
         (["FILE", "--task", "nothing"], TEXT, "task 'nothing': expected one of easy-vqa.yes-no"),
         (["missing.yaml"], None, "missing.yaml: expected an experiment, found: No such file or directory"),
