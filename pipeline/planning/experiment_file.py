@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,12 +152,7 @@ def _describe(error: ErrorDetails) -> str:
         return str(context["error"])
     if kind == "extra_forbidden":
         return _describe_unknown_key(error["loc"])
-    wanted = (
-        error["msg"]
-        .removeprefix("Input should be ")
-        .replace("greater", "a number greater")
-        .replace("less", "a number less")
-    )
+    wanted = re.sub("greater|less", r"a number \g<0>", error["msg"].removeprefix("Input should be "))
     texts = {
         "missing": "expected a value, found none; add it",
         "invalid_key": f"expected a text as the key, found {_show(found)}; choose one of the known keys",

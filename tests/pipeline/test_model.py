@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from accelerate import dispatch_model
+from transformers import AutoModelForImageTextToText
 
 from pipeline.errors import UnsupportedModelError
 from pipeline.family import FAMILIES, Family, find_family
 from pipeline.inference.extractor import Extractor, Reading
-from pipeline.model import find_model, load_empty_model, load_family, load_model, load_processor
+from pipeline.model import find_model, load_empty_model, load_family, load_model, load_processor, read_config
 from storage.schema import SITES
 from tests.checkpoint import write_checkpoint, write_gguf
 
@@ -93,12 +96,22 @@ def test_weights_that_are_not_there_are_not_made_up(tmp_path: Path) -> None:
         load_model(find_model(str(folder)), weights_dtype="float32")
 
 
-def test_the_vision_tower_ends_where_it_is_read(tmp_path: Path) -> None:
-    """LLaVA reads the last layer but one; what comes after it is never computed, and changes nothing."""
-    loaded = load("llava", tmp_path)
-    config = loaded.model.config
-    n_layers = config.vision_config.num_hidden_layers
-    assert len(loaded.model.base_model.vision_tower.encoder.layers) == config.vision_feature_layer < n_layers
+@pytest.mark.parametrize(("read", "n_kept"), [(-1, 4), (-2, 3), (-3, 2), (1, 1), ([-2, -3], 4)])
+def test_the_vision_tower_ends_where_it_is_read(tmp_path: Path, read: Any, n_kept: int) -> None:
+    """What comes after the layer that is projected is never computed, and changes nothing."""
+    source = find_model(str(write_checkpoint("llava", tmp_path / "llava")))
+    config: Any = read_config(source)
+    config.vision_config.num_hidden_layers, config.vision_feature_layer = 4, read
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        whole = AutoModelForImageTextToText.from_config(config).eval()
+        pixels = torch.randn(2, 3, config.vision_config.image_size, config.vision_config.image_size)
+    cut: Any = deepcopy(whole)
+    load_family(source).drop_unused(cut)
+    assert len(cut.base_model.vision_tower.encoder.layers) == n_kept
+    with torch.inference_mode():
+        ours, theirs = (model.base_model.get_image_features(pixels, return_dict=True) for model in (cut, whole))
+    np.testing.assert_array_equal(torch.stack(list(ours.pooler_output)), torch.stack(list(theirs.pooler_output)))
 
 
 def test_a_family_of_ones_own_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
