@@ -12,7 +12,9 @@ from storage.block import Block
 from storage.dtype import StoredDtype
 from storage.errors import RunExistsError
 
+from .engine.failure import MODEL_FAULTS
 from .engine.job import BlockJob, BlockReport, Engine, Purpose
+from .errors import ExtractionError, PipelineError
 from .inference.extractor import Question
 from .quarantine import read_quarantined
 from .request import RunRequest, plan_identity, plan_run, settle_dtype
@@ -33,17 +35,23 @@ class ExtractionReport:
     quarantined: Mapping[str, str] = field(default_factory=dict)
 
 
-def measure_dtypes(requests: Sequence[RunRequest], engine: Engine) -> dict[str, StoredDtype]:
-    """Return by its name the dtype that each run's activations fit, judged by its first batch.
+def measure_dtypes(
+    requests: Sequence[RunRequest], engine: Engine
+) -> tuple[dict[str, StoredDtype], PipelineError | None]:
+    """Return by its name the dtype that each run's activations fit, judged by its first batch, and what failed.
 
     It is float16 where they stay far below its largest value and lose little by rounding, else float32; see
     `storage.dtype.choose_dtype`. A later block that does not fit is an error, never infinity.
     """
     pilots = [_plan_pilot(request) for request in requests]
     reports: list[BlockReport] = []
+    failure: PipelineError | None = None
     if pilots:
-        engine(pilots, reports.append)
-    return {report.run: report.dtype for report in reports if report.dtype is not None}
+        try:
+            engine(pilots, reports.append)
+        except (ExtractionError, *MODEL_FAULTS) as error:
+            failure = error
+    return {report.run: report.dtype for report in reports if report.dtype is not None}, failure
 
 
 def _plan_pilot(request: RunRequest) -> BlockJob:
@@ -60,10 +68,13 @@ def _plan_pilot(request: RunRequest) -> BlockJob:
     )
 
 
-def ensure_runs(dataset: Dataset, requests: Sequence[RunRequest], engine: Engine) -> list[Run]:
-    """Return the run of each request: resumed where it exists, else created, with all samples planned.
+def ensure_runs(
+    dataset: Dataset, requests: Sequence[RunRequest], engine: Engine
+) -> tuple[dict[str, Run], PipelineError | None]:
+    """Return by its name the run of each request: resumed where it exists, else created, with all samples planned.
 
-    Every run is checked before any is created or grown. Resuming compares digests and never loads the model.
+    Every run is checked before any is created or grown. Resuming compares digests and never loads the model. Runs whose
+    dtype could not be measured are left out, and what failed is returned as well.
 
     Raises
     ------
@@ -74,17 +85,21 @@ def ensure_runs(dataset: Dataset, requests: Sequence[RunRequest], engine: Engine
     missing = [request for request in requests if request.name not in runs]
     plans = {request.name: plan_run(request) for request in missing}
     open_dtypes = [request for request in missing if request.settings.dtype == AUTO]
-    dtypes = measure_dtypes(open_dtypes, engine)
+    dtypes, failure = measure_dtypes(open_dtypes, engine)
     for request in open_dtypes:
-        plans[request.name] = settle_dtype(plans[request.name], dtypes[request.name], request.settings)
+        plan = plans.pop(request.name)
+        if request.name in dtypes:
+            plans[request.name] = settle_dtype(plan, dtypes[request.name], request.settings)
     for request in requests:
         name, task = request.name, request.task
+        if name not in plans and name not in runs:
+            continue
         if name in plans:
             with suppress(RunExistsError):  # another process was faster; resuming tells whether it is the same run
                 dataset.create_run(name, plans[name])
             runs[name] = _resume(dataset, request)
         runs[name] = dataset.grow_run(runs[name], n_samples=len(task.samples), fingerprint=task.fingerprint)
-    return [runs[request.name] for request in requests]
+    return runs, failure
 
 
 def _resume(dataset: Dataset, request: RunRequest) -> Run:
@@ -144,13 +159,17 @@ def extract(
     ------
     ExtractionError
         If blocks failed; all others are committed.
+    UnsupportedModelError, ModelNotFoundError
+        If a model cannot be used; all others' blocks are committed.
     DatasetError
         If the store or a run in it was made by other settings.
     """
     # a worker may have another working directory
     folder = str(store) if "://" in str(store) else str(Path(store).absolute())
     dataset = ensure_dataset(folder)
-    runs = ensure_runs(dataset, requests, engine)
+    found, failure = ensure_runs(dataset, requests, engine)
+    requests = [request for request in requests if request.name in found]
+    runs = [found[request.name] for request in requests]
     retried = [read_quarantined(dataset, run) if retry_quarantined else () for run in runs]
     planned = [
         plan_jobs(folder, run, request, retried=blocks)
@@ -165,6 +184,8 @@ def extract(
         for run in runs:
             if not run.pending_blocks():
                 run.mark_complete()
+    if failure is not None:
+        raise failure
     return [
         ExtractionReport(
             run=run.name,

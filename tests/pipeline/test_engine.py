@@ -78,7 +78,8 @@ def serial_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> list[BlockJob]:
     """Return the jobs of a new store, for workers that compute nothing."""
     store, requests = str(tmp_path_factory.mktemp("jobs") / "store"), ask([load_task(n).head(LIMIT) for n in TASKS])
-    runs = ensure_runs(ensure_dataset(store), requests, SerialEngine())
+    found, _ = ensure_runs(ensure_dataset(store), requests, SerialEngine())
+    runs = list(found.values())
     return [job for run, request in zip(runs, requests, strict=True) for job in plan_jobs(store, run, request)]
 
 
@@ -179,6 +180,23 @@ def test_weights_that_cannot_be_loaded_are_named(ray_session: None, tmp_path: Pa
         extract(tmp_path / "store", [RunRequest(source=source, task=task, settings=SETTINGS)], engine=engine)
 
 
+@pytest.mark.parametrize("dtype", ["auto", "float32"])
+@pytest.mark.parametrize("engine", [SerialEngine(), RayEngine(n_workers=1)], ids=["serial", "ray"])
+def test_a_model_that_cannot_be_loaded_stops_no_other(
+    ray_session: None, tmp_path: Path, engine: Engine, dtype: str
+) -> None:
+    checkpoint = shutil.copytree(BUILTIN_MODELS["tiny-llava"], tmp_path / "broken")
+    weights = (checkpoint / "model.safetensors").read_bytes()
+    (checkpoint / "model.safetensors").write_bytes(weights[:1000])
+    task, settings = load_task("easy-vqa.shape").head(2 * BLOCK), replace(SETTINGS, dtype=dtype)
+    requests = [
+        RunRequest(source=find_model(model), task=task, settings=settings) for model in (str(checkpoint), "tiny-llava")
+    ]
+    with pytest.raises(UnsupportedModelError, match="model 'broken' in .*: expected weights that can be used, found"):
+        extract(tmp_path / "store", requests, engine=engine)
+    assert open_dataset(tmp_path / "store").run("tiny-llava/easy-vqa.shape").is_marked_complete
+
+
 def test_a_second_run_computes_nothing(serial_store: Path) -> None:
     def refuse(jobs: Sequence[BlockJob], on_report: Callable[[BlockReport], None]) -> None:
         raise AssertionError(f"{len(jobs)} blocks were computed again")
@@ -205,7 +223,8 @@ def test_every_failed_block_is_named_and_the_others_are_committed(
 ) -> None:
     """The middle one of three jobs asks for a run that is not there."""
     store, requests = str(tmp_path / "store"), ask([load_task("easy-vqa.shape").head(3 * BLOCK)])
-    (run,) = ensure_runs(ensure_dataset(store), requests, SerialEngine())
+    found, _ = ensure_runs(ensure_dataset(store), requests, SerialEngine())
+    (run,) = found.values()
     jobs = plan_jobs(store, run, requests[0])
     jobs[1] = replace(jobs[1], run="tiny-llava/not-there")
     with pytest.raises(
@@ -354,7 +373,8 @@ source, task = find_model("tiny-llava"), load_task("easy-vqa.shape").head(40)
 request = RunRequest(source=source, task=task, settings=ExtractionSettings(block=16))
 print("ready", flush=True)
 sys.stdin.readline()
-(run,) = ensure_runs(ensure_dataset(sys.argv[1]), [request], SerialEngine())
+found, _ = ensure_runs(ensure_dataset(sys.argv[1]), [request], SerialEngine())
+(run,) = found.values()
 print(len(run.pending_blocks()))
 """
 
