@@ -29,14 +29,13 @@ class Actor:
     """One actor of a crew, the model that it is for, and the jobs that it has.
 
     It is ready between the moments when it has said that it runs and when it dies. ``fault`` says why it cannot use its
-    model, as far as it has tried; ``is_proven`` that it once could.
+    model, as far as it has tried.
     """
 
     handle: Any
     model: ModelSource
     jobs: list[BlockJob]
     is_ready: bool = False
-    is_proven: bool = False
     fault: Exception | None = None
 
 
@@ -176,7 +175,7 @@ class Crew:
                 actor.is_ready = False
                 self._await_start(actor)
         else:
-            actor.is_proven, actor.fault = True, None
+            actor.fault = None
             self._hear(job, report)
         if actor.fault and not actor.jobs:
             self._refuse(actor, actor.fault)
@@ -190,11 +189,11 @@ class Crew:
             self._on_report(report)
 
     def _refuse(self, actor: Actor, fault: Exception) -> None:
-        """Dismiss an actor that cannot use its model; give the model up if that is not for this actor alone."""
+        """Dismiss an actor that cannot use its model; give the model up if several could not and no other may."""
         model = actor.model
         self._refusals[model] += 1
         self._dismiss(actor)
-        is_served = any(other.model == model and other.is_proven for other in self._actors)
+        is_served = any(other.model == model and other.is_ready and not other.fault for other in self._actors)
         if self._refusals[model] >= MAX_REFUSALS and not is_served:
             self.failures += [(job, fault) for job in self._waiting.pop(model, ())]
 

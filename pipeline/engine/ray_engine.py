@@ -23,7 +23,8 @@ class RayEngine:
     """Computes the jobs on plain Ray actors, each with one model on its share of CPUs and GPUs.
 
     ``address`` is a Ray cluster ("auto" for the one this machine belongs to); without it, and without Ray's own
-    ``RAY_ADDRESS``, one is started on this machine and ended afterwards. A process that is connected stays connected.
+    ``RAY_ADDRESS``, one is started on this machine and ended afterwards; of a call for pilots, with the blocks that
+    follow. A process that is connected stays connected.
     ``start_timeout_s`` is how long to wait, with nothing else to do, for a worker to run.
     """
 
