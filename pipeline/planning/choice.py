@@ -13,7 +13,7 @@ from ..model import ModelSource, find_model
 from ..request import RunRequest
 from ..settings import ExtractionSettings
 from ..task import Task, load_task, validate_task_name
-from .experiment import Experiment, ModelEntry, PromptVariant, TaskEntry
+from .experiment import Experiment, ModelEntry, Placed, PromptVariant, TaskEntry
 from .experiment_file import Lines, Place
 
 ONLY_KEYS = ("model", "task", "variant")
@@ -21,14 +21,12 @@ ONLY_KEYS = ("model", "task", "variant")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunChoice:
-    """One model on one task with one prompt, not looked for yet; the places are where a file names model and task."""
+    """One model on one task with one prompt, none of which was looked for yet."""
 
     model: ModelEntry
     task: TaskEntry
     prompt: PromptVariant
     settings: ExtractionSettings
-    model_place: Place
-    task_place: Place
 
 
 def select_runs(
@@ -57,18 +55,11 @@ def select_runs(
 
 
 def _cross(experiment: Experiment, overrides: Mapping[str, Any]) -> Iterator[RunChoice]:
-    for model_number, model in enumerate(experiment.models):
+    for model in experiment.models:
         settings = ExtractionSettings(**{**experiment.given(), **model.given(), **overrides})
-        for task_number, task in enumerate(experiment.tasks):
+        for task in experiment.tasks:
             for prompt in experiment.prompts:
-                yield RunChoice(
-                    model=model,
-                    task=task,
-                    prompt=prompt,
-                    settings=settings,
-                    model_place=("models", model_number),
-                    task_place=("tasks", task_number),
-                )
+                yield RunChoice(model=model, task=task, prompt=prompt, settings=settings)
 
 
 def parse_only(texts: Sequence[str]) -> dict[str, list[str]]:
@@ -114,24 +105,20 @@ def plan_requests(choices: Sequence[RunChoice], *, lines: Lines | None = None) -
     ExperimentError
         If a model or a task is not there, or two runs have one name; without `lines`, the model's or task's own error.
     """
-    sources: dict[Place, ModelSource] = {}
-    tasks: dict[Place, Task] = {}
+    sources: dict[ModelEntry, ModelSource] = {}
+    tasks: dict[TaskEntry, Task] = {}
     for choice in choices:  # what is quickly refused comes first
-        with told_at(choice.task_place, lines):
+        with told_at(choice.task, lines):
             validate_task_name(choice.task.task)
     for choice in choices:
-        if choice.model_place not in sources:
-            with told_at(choice.model_place, lines):
+        if choice.model not in sources:
+            with told_at(choice.model, lines):
                 found = find_model(choice.model.model)
-            sources[choice.model_place] = replace(found, name=choice.model.name or found.name)
-        if choice.task_place not in tasks:
-            tasks[choice.task_place] = load_task(choice.task.task).head(choice.task.limit)
+            sources[choice.model] = replace(found, name=choice.model.name or found.name)
+        if choice.task not in tasks:
+            tasks[choice.task] = load_task(choice.task.task).head(choice.task.limit)
     requests = [
-        RunRequest(
-            source=sources[choice.model_place],
-            task=choice.prompt.apply(tasks[choice.task_place]),
-            settings=choice.settings,
-        )
+        RunRequest(source=sources[choice.model], task=choice.prompt.apply(tasks[choice.task]), settings=choice.settings)
         for choice in choices
     ]
     validate_names([request.name for request in requests], choices, lines=lines)
@@ -151,20 +138,24 @@ def validate_names(names: Sequence[str], choices: Sequence[RunChoice], *, lines:
         met = first.setdefault(name, choice)
         if met is choice:
             continue
-        places = ("model_place", "task_place")
-        differing = [getattr(choice, place) for place in places if getattr(choice, place) != getattr(met, place)]
-        place = next(iter(differing), ("prompts",))
-        remedy = "give the model a name of its own (name: ...)" if place[0] == "models" else "leave one out"
+        pairs: tuple[tuple[Placed, Placed], ...] = ((choice.model, met.model), (choice.task, met.task))
+        differing = next((entry for entry, other in pairs if entry != other), None)
+        remedy = "give the model a name of its own (name: ...)" if differing is choice.model else "leave one out"
         text = f"expected runs of different names, found {name} twice; {remedy}"
-        raise ExperimentError(text) if lines is None else lines.mistake(place, text)
+        raise mistake_at(("prompts",) if differing is None else differing.place, text, lines)
 
 
 @contextmanager
-def told_at(place: Place, lines: Lines | None) -> Iterator[None]:
-    """Tell an error of the ``with`` block with its place in the file, where there is one."""
+def told_at(entry: Placed, lines: Lines | None) -> Iterator[None]:
+    """Tell an error of the ``with`` block with the place of `entry` in the file, where it has one."""
     try:
         yield
     except PipelineError as error:
-        if lines is None or isinstance(error, ExperimentError):
+        if lines is None or entry.place is None or isinstance(error, ExperimentError):
             raise
-        raise lines.mistake(place, str(error)) from error
+        raise lines.mistake(entry.place, str(error)) from error
+
+
+def mistake_at(place: Place | None, text: str, lines: Lines | None) -> ExperimentError:
+    """Return an error that says where in the file `text` is to be read, where it is of one."""
+    return ExperimentError(text) if lines is None or place is None else lines.mistake(place, text)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from storage.dataset import RUN_NAME
 from storage.schema import SITES, Site
@@ -15,6 +15,7 @@ from storage.template import Compression
 from ..limit import MAX_BLOCK, MAX_TOKENS
 from ..model import WeightsDtype
 from ..task import Task
+from .experiment_file import Place
 
 PLAIN = "plain"
 """The variant that is the task's own prompt; its runs bear the task's name alone."""
@@ -68,7 +69,22 @@ class Settings(Entry):
         return found
 
 
-class ModelEntry(Settings):
+class Placed(Entry):
+    """An entry of a list, which knows where it stands in its experiment; one that stands in none has no place."""
+
+    _place: Place | None = PrivateAttr(default=None)
+
+    @property
+    def place(self) -> Place | None:
+        """Where it stands, as ``("models", 0)``."""
+        return self._place
+
+    def put(self, place: Place) -> None:
+        """Say where it stands."""
+        self._place = place
+
+
+class ModelEntry(Placed, Settings):
     """A model with settings of its own; ``name`` is what its runs are called by, if not by its id."""
 
     model: Annotated[str, Field(min_length=1)]
@@ -105,7 +121,7 @@ class Statistics(Entry):
         return self
 
 
-class TaskEntry(Entry):
+class TaskEntry(Placed):
     """A task, cut to its first ``limit`` samples; ``statistics`` stand for one that is not here."""
 
     task: Annotated[str, Field(min_length=1)]
@@ -189,6 +205,13 @@ class Experiment(Settings):
     tasks: Annotated[tuple[TaskEntry, ...], Field(strict=False, min_length=1)]
     prompts: Annotated[tuple[PromptVariant, ...], Field(strict=False, min_length=1)] = (PromptVariant(name=PLAIN),)
     cluster: Cluster = Cluster()
+
+    @model_validator(mode="after")
+    def _tell_places(self) -> Self:
+        for key, entries in (("models", self.models), ("tasks", self.tasks)):
+            for number, entry in enumerate(entries):
+                entry.put((key, number))
+        return self
 
     @field_validator("store")
     @classmethod

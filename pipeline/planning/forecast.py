@@ -22,7 +22,8 @@ from ..task import TASKS, Task, load_task, validate_task_name
 from .architecture import Architecture, find_architecture
 from .choice import RunChoice, told_at, validate_names
 from .estimate import Rate, RunEstimate, estimate_run, shorten
-from .experiment_file import Lines, Place
+from .experiment import ModelEntry, TaskEntry
+from .experiment_file import Lines
 from .task_statistic import tell_workload
 from .workload import Workload, measure_workload
 
@@ -49,28 +50,28 @@ def forecast_runs(
         If a model or task is not known, or they do not go together, with its place in the file; or if none of the
         models is one of those that `rates` name.
     """
-    models: dict[Place, Architecture] = {}
-    tasks: dict[Place, Task | None] = {}
+    models: dict[ModelEntry, Architecture] = {}
+    tasks: dict[TaskEntry, Task | None] = {}
     for choice in choices:
-        if choice.task_place not in tasks:
-            with told_at(choice.task_place, lines):
-                tasks[choice.task_place] = _load_task(choice)
-        if choice.model_place not in models:
-            with told_at(choice.model_place, lines):
+        if choice.task not in tasks:
+            with told_at(choice.task, lines):
+                tasks[choice.task] = _load_task(choice)
+        if choice.model not in models:
+            with told_at(choice.model, lines):
                 found = find_architecture(choice.model.model)
                 named = replace(found.source, name=choice.model.name or found.source.name)
-                models[choice.model_place] = replace(found, source=named)
-    names = [f"{models[choice.model_place].source.name}/{choice.prompt.rename(choice.task.task)}" for choice in choices]
+                models[choice.model] = replace(found, source=named)
+    names = [f"{models[choice.model].source.name}/{choice.prompt.rename(choice.task.task)}" for choice in choices]
     validate_names(names, choices, lines=lines)
-    known = {name for choice in choices for name in (choice.model.model, models[choice.model_place].source.name)}
+    known = {name for choice in choices for name in (choice.model.model, models[choice.model].source.name)}
     if strangers := sorted(rates.keys() - known - {""}):
         raise ExperimentError(
             f"rate of {strangers[0]!r}: expected one of the models {', '.join(sorted(known))}; choose among them"
         )
     estimates: list[RunEstimate] = []
     for name, choice in zip(names, choices, strict=True):
-        with told_at(choice.model_place, lines):
-            model, task = models[choice.model_place], tasks[choice.task_place]
+        with told_at(choice.model, lines):
+            model, task = models[choice.model], tasks[choice.task]
             prompted = None if task is None else choice.prompt.apply(task)
             rate = _find_rate(choice, model, rates)
             estimates.append(_estimate(name, choice, model, prompted, rate=rate, n_gpus=n_gpus))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pipeline.errors import ExperimentError
+from pipeline.command.extract import assemble_experiment
+from pipeline.errors import ExperimentError, PipelineError
 from pipeline.planning.choice import plan_requests, select_runs
 from pipeline.planning.experiment import Settings
 from pipeline.planning.experiment_file import read_experiment
@@ -214,6 +216,24 @@ def test_what_is_not_there_is_told_with_its_place(old: str, new: str, expected: 
     with pytest.raises(ExperimentError) as raised:
         plan_requests(select_runs(experiment), lines=lines)
     assert expected in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "flags", "expected"),
+    [
+        ("llava, name", "lava, name", {"model": "again"}, "{path}, line 4: models[1]: model 'tiny-lava'"),
+        ("color", "colour", {"limit": 3}, "{path}, line 7: tasks[1]: task 'easy-vqa.colour'"),
+        ("", "", {"model": "tiny-lava"}, "model 'tiny-lava': expected a built-in model"),
+    ],
+)
+def test_what_the_flags_pick_keeps_its_place(
+    old: str, new: str, flags: dict[str, Any], expected: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path, TEXT.replace(old, new))
+    experiment, lines = assemble_experiment(str(path), flags)
+    with pytest.raises(PipelineError) as raised:
+        plan_requests(select_runs(experiment), lines=lines)
+    assert str(raised.value).startswith(expected.format(path=path))
 
 
 def test_a_checkpoint_folder_is_a_model(tmp_path: Path) -> None:
