@@ -53,7 +53,11 @@ TUNING_CALLS = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How much is measured. Of each subject: pictures, batch sizes to try, and samples of those computed singly."""
+    """How much is measured.
+
+    Of each subject: pictures, batch sizes to try, and samples of those computed singly; ``process_counts`` are the
+    numbers of processes without Ray.
+    """
 
     repeats: int
     sizes: Sizes
@@ -63,6 +67,7 @@ class Plan:
     n_worker_rounds: int
     worker_samples: int
     worker_block: int
+    process_counts: tuple[int, ...]
     memory_samples: tuple[int, int]
     memory_block: int
 
@@ -78,6 +83,7 @@ FULL = Plan(
     n_worker_rounds=3,
     worker_samples=3072,
     worker_block=128,
+    process_counts=(1, 2),
     memory_samples=(2000, 20_000),
     memory_block=500,
 )
@@ -88,8 +94,9 @@ QUICK = Plan(
     batch_sizes={TINY: (4,), RANDOM: (1,)},
     n_single={TINY: 6, RANDOM: 2},
     n_worker_rounds=1,
-    worker_samples=512,
-    worker_block=32,
+    worker_samples=256,
+    worker_block=16,
+    process_counts=(),
     memory_samples=(200, 800),
     memory_block=100,
 )
@@ -217,7 +224,7 @@ def _compare_arrays(what: str, ours: np.ndarray, theirs: np.ndarray) -> None:
 def compare_workers(folder: Path, plan: Plan, *, threads: int) -> list[Row]:
     """Time two of Ray's workers on two cores against one on one core, and what the cores themselves allow.
 
-    That is told by processes that know nothing of each other, on as many cores.
+    That is told by processes that know nothing of each other, on as many cores; the quick plan leaves it out.
     """
     what = {"n_samples": plan.worker_samples, "block": plan.worker_block, "threads": threads}
 
@@ -238,7 +245,8 @@ def compare_workers(folder: Path, plan: Plan, *, threads: int) -> list[Row]:
             return statistics.mean(pool.map(time_process, range(n_processes))) / n_processes
 
     names = {time_workers: "two of Ray's workers", time_processes: "two processes without Ray"}
-    measures = {f"{names[measured]}, {n}": partial(measured, n) for measured in names for n in (1, 2)}
+    counts = {time_workers: (1, 2), time_processes: plan.process_counts}
+    measures = {f"{names[measured]}, {n}": partial(measured, n) for measured in names for n in counts[measured]}
     figures = measure.measure_rounds(measures, repeats=plan.n_worker_rounds)
     return [
         measure.compare(
@@ -250,6 +258,7 @@ def compare_workers(folder: Path, plan: Plan, *, threads: int) -> list[Row]:
             reach=1.8 if measured is time_workers else None,
         )
         for measured, name in names.items()
+        if counts[measured]
     ]
 
 

@@ -4,7 +4,7 @@ Knows arrays, files and metadata; nothing of models, Ray or statistics.
 """
 
 from .array_import import from_arrays
-from .dataset import Dataset, ensure_dataset, open_dataset
+from .dataset import Dataset, ensure_dataset, open_dataset, validate_target
 from .errors import DatasetError
 from .run import Run
 from .template import RunPlan
@@ -18,5 +18,6 @@ __all__ = [
     "ensure_dataset",
     "from_arrays",
     "open_dataset",
+    "validate_target",
     "write_block",
 ]

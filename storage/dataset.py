@@ -229,11 +229,7 @@ def ensure_dataset(url: str | Path) -> Dataset:
     DatasetError
         If `url` is a folder that holds something else, or cannot be written.
     """
-    if not is_remote(url):
-        _validate_folder(Path(url))
-    backend = open_backend(url)
-    if backend.read_only:
-        raise ReadOnlyError(f"{url}: expected a place to write to, found a web server; use a folder or s3://")
+    backend = _open_target(url)
     generator = f"superneurons {version('superneurons')}"
     attributes = {"format": FORMAT, "format_version": FORMAT_VERSION, "generator": generator}
     ensure_document(backend, "", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
@@ -266,6 +262,26 @@ def open_dataset(url: str | Path) -> Dataset:
             "open it with the release that wrote it"
         )
     return Dataset(str(url), backend)
+
+
+def validate_target(url: str | Path) -> None:
+    """Check that a dataset could be at `url`, as `ensure_dataset` would; nothing is made, no server is asked.
+
+    Raises
+    ------
+    DatasetError
+        If `url` is a folder that holds something else, or nothing that can be written.
+    """
+    _open_target(url)
+
+
+def _open_target(url: str | Path) -> Backend:
+    if not is_remote(url):
+        _validate_folder(Path(url))
+    backend = open_backend(url)
+    if backend.read_only:
+        raise ReadOnlyError(f"{url}: expected a place to write to, found a web server; use a folder or s3://")
+    return backend
 
 
 def _validate_folder(path: Path) -> None:

@@ -29,6 +29,9 @@ def plan(
     memory: Annotated[
         float | None, typer.Option(min=0, metavar="GB", help="Of a GPU, or of a worker without any; refuse more.")
     ] = None,
+    host_memory: Annotated[
+        float | None, typer.Option(min=0, metavar="GB", help="Of a worker's machine, beside GPUs; refuse more.")
+    ] = None,
     samples_per_second: Annotated[
         list[str] | None, typer.Option(metavar="[MODEL=]X", help="How fast one worker is, where it was measured.")
     ] = None,
@@ -41,39 +44,41 @@ def plan(
     """Tell what an experiment will take, and refuse what does not fit; config.json is all it asks of a model."""
     from rich.console import Console
 
+    from ..planning.capacity import find_left, find_warnings, validate_disk, validate_host_memory, validate_memory
     from ..planning.choice import select_runs
     from ..planning.experiment_file import read_experiment
-    from ..planning.forecast import find_warnings, forecast_runs, validate_disk, validate_memory
+    from ..planning.forecast import forecast_runs
     from ..table import table_of_estimates
 
     experiment, lines = read_experiment(file)
     rates = parse_rates(samples_per_second or [], tflops or [])
-    estimates = forecast_runs(
-        select_runs(experiment, only=only or []), lines=lines, rates=rates, n_gpus=experiment.cluster.gpus_per_worker
-    )
-    warnings = find_warnings(estimates)
+    n_gpus, place = experiment.cluster.gpus_per_worker, store or experiment.store
+    estimates = forecast_runs(select_runs(experiment, only=only or []), lines=lines, rates=rates, n_gpus=n_gpus)
+    warnings, left = find_warnings(estimates), find_left(estimates, place)
     if as_json:
-        typer.echo(json.dumps(describe_estimates(estimates) | {"warnings": warnings}, indent=2))
+        typer.echo(json.dumps(describe_estimates(estimates, left=left) | {"warnings": warnings}, indent=2))
     else:
         console = Console()
         console.print(table_of_estimates(estimates))
-        for line in explain_estimates(estimates):
+        for line in explain_estimates(estimates, left=left):
             typer.echo(line)
         for warning in warnings:
             typer.echo(f"warning: {warning}", err=True)
-    place = store or experiment.store
     if memory is not None:
-        validate_memory(estimates, 1e9 * memory, n_gpus=experiment.cluster.gpus_per_worker)
+        validate_memory(estimates, 1e9 * memory, n_gpus=n_gpus)
+    if host_memory is not None:
+        validate_host_memory(estimates, 1e9 * host_memory, n_gpus=n_gpus)
     if place is not None:
-        validate_disk(estimates, place)
+        validate_disk(estimates, place, left=left)
 
 
-def describe_estimates(estimates: Sequence[RunEstimate]) -> dict[str, Any]:
-    """Return all figures, of every run and in all, as plain values."""
+def describe_estimates(estimates: Sequence[RunEstimate], *, left: Mapping[str, float]) -> dict[str, Any]:
+    """Return all figures, of every run and in all, as plain values, and the fraction of each that is `left` to do."""
     from ..planning.forecast import count_all_objects, count_all_puts
 
     runs = [
-        asdict(estimate) | {"device_bytes": estimate.device_bytes, "memory_bytes": estimate.memory_bytes}
+        asdict(estimate)
+        | {"device_bytes": estimate.device_bytes, "memory_bytes": estimate.memory_bytes, "left": left[estimate.run]}
         for estimate in estimates
     ]
     summed = ("n_samples", "n_blocks", "disk_bytes", "n_forward_tokens", "n_unshared_tokens", "flops", "gpu_hours")
@@ -82,8 +87,8 @@ def describe_estimates(estimates: Sequence[RunEstimate]) -> dict[str, Any]:
     return {"runs": runs, "total": total | {"memory_bytes": max(run["memory_bytes"] for run in runs)}}
 
 
-def explain_estimates(estimates: Sequence[RunEstimate]) -> list[str]:
-    """Return what the figures are made of, a line each."""
+def explain_estimates(estimates: Sequence[RunEstimate], *, left: Mapping[str, float]) -> list[str]:
+    """Return what the figures are made of, and the fraction of each run that is `left` to do, a line each."""
     from ..planning.forecast import count_all_puts
 
     counted = list(dict.fromkeys(f"{estimate.basis}: {estimate.run}" for estimate in estimates))
@@ -95,6 +100,11 @@ def explain_estimates(estimates: Sequence[RunEstimate]) -> list[str]:
         f"GPU h: a worker's computing, times its GPUs; {'; '.join(speeds)}",
         f"S3: {count_all_puts(estimates):,} PUT requests in all",
         *(f"counted from {line}" for line in counted),
+        *(
+            f"already there: {1 - fraction:.0%} of {run}; its figures above are of the whole"
+            for run, fraction in left.items()
+            if fraction < 1
+        ),
     ]
 
 

@@ -33,6 +33,12 @@ METADATA_OBJECTS = 1 + 2 * 3 + 3
 RUN_ENTRIES = 1 + 3 + 2
 """Entries of a run's folder besides its arrays: its document, three labels, two groups."""
 
+LZ4_BEST = 255
+"""Bytes of a run of zeros that LZ4 keeps in one: a length goes on by bytes of that much (LZ4 block format)."""
+
+BLOSC_HEADER_BYTES = 16
+"""Before every chunk that is compressed, and all that it takes more where its values cannot be (Blosc format)."""
+
 REWRITES = 3
 """Documents that are put again: the store's once a run is planned; the run's and the store's once it is complete."""
 
@@ -191,15 +197,18 @@ def count_shards(array: ArrayPlan) -> int:
 def count_array_bytes(array: ArrayPlan, *, n_samples: int, block: int, packed: bool) -> int:
     """Count the bytes of an array's shards, values uncompressed.
 
-    Rows and units that only fill a block or a chunk up count unless the array is `packed`, when they take next to
-    nothing.
+    Rows and units that only fill a block or a chunk up count whole unless the array is `packed`.
     """
     n_blocks, n_shards = len(plan_blocks([n_samples], block=block)), count_shards(array)
     n_chunks = prod(shard // chunk for shard, chunk in zip(array.shard, array.chunk, strict=True))
     overhead = n_chunks * (INDEX_ENTRY_BYTES + CHECKSUM_BYTES) + CHECKSUM_BYTES
     item_bytes = 0 if array.dtype == "string" else np.dtype(array.dtype).itemsize
-    values = n_samples * prod(array.trailing) if packed else n_blocks * block * n_shards * prod(array.shard)
-    return values * item_bytes + n_blocks * n_shards * overhead
+    whole = n_blocks * block * n_shards * prod(array.shard) * item_bytes
+    if packed:
+        values = n_samples * prod(array.trailing) * item_bytes
+        whole = values + (whole - values) // LZ4_BEST
+        overhead += n_chunks * BLOSC_HEADER_BYTES
+    return whole + n_blocks * n_shards * overhead
 
 
 def count_flops(size: ModelSize, workload: Workload, settings: ExtractionSettings) -> float:

@@ -1,18 +1,13 @@
-"""Planning ahead: what the runs of an experiment will take, and whether that fits what is there."""
+"""Planning ahead: what the runs of an experiment will take."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
-from storage import DatasetError, open_dataset
 from storage.schema import plan_arrays
-from storage.url import is_remote
 
-from ..errors import CapacityError, ExperimentError, PipelineError
+from ..errors import ExperimentError, PipelineError
 from ..inference.decoder import find_decoder
 from ..inference.prompt import find_option_tokens, render_prompt
 from ..model import name_checkpoint_faults
@@ -21,15 +16,11 @@ from ..settings import AUTO, STORED_DTYPES
 from ..task import TASKS, Task, load_task, validate_task_name
 from .architecture import Architecture, find_architecture
 from .choice import RunChoice, told_at, validate_names
-from .estimate import Rate, RunEstimate, estimate_run, shorten
+from .estimate import Rate, RunEstimate, estimate_run
 from .experiment import ModelEntry, TaskEntry
 from .experiment_file import Lines
 from .task_statistic import tell_workload
 from .workload import Workload, measure_workload
-
-MAX_IN_FOLDER = 10_000
-MAX_OBJECTS = 100_000
-"""Files of a folder and of a whole dataset above which the hub is slow or refuses them."""
 
 STORE_OBJECTS = 1
 MODEL_OBJECTS = 1
@@ -157,91 +148,3 @@ def count_all_puts(estimates: Sequence[RunEstimate]) -> int:
     """Count the requests that write a store of these runs to S3."""
     n_others = count_all_objects(estimates) - sum(estimate.n_objects for estimate in estimates)
     return n_others + sum(estimate.n_put_requests for estimate in estimates)
-
-
-def find_warnings(estimates: Sequence[RunEstimate]) -> list[str]:
-    """Return what is allowed but unwise, a line each."""
-    warnings = [
-        f"run {estimate.run}: {estimate.n_in_folder} entries in one folder, more than {MAX_IN_FOLDER}; take larger "
-        "blocks (--block) if the store is to be published"
-        for estimate in estimates
-        if estimate.n_in_folder > MAX_IN_FOLDER
-    ]
-    n_objects = count_all_objects(estimates)
-    if n_objects > MAX_OBJECTS:
-        warnings.append(
-            f"{n_objects} objects in all, more than {MAX_OBJECTS}; take larger blocks (--block) or several stores if "
-            "they are to be published"
-        )
-    return warnings
-
-
-def validate_memory(estimates: Sequence[RunEstimate], memory_bytes: float, *, n_gpus: float) -> None:
-    """Check that every run fits the memory of a worker's device; without GPUs, of the worker itself.
-
-    Raises
-    ------
-    CapacityError
-        Naming the first run that does not, and how to make it smaller.
-    """
-    there = memory_bytes * (n_gpus or 1)
-    place = f"{n_gpus:g} {'GPUs' if n_gpus > 1 else 'of a GPU'}" if n_gpus not in (0, 1) else "the worker"
-    place = "the GPU" if n_gpus == 1 else place
-    wrong = [estimate for estimate in estimates if _needed(estimate, n_gpus) > there]
-    if not wrong:
-        return
-    first = wrong[0]
-    fixed = _needed(first, n_gpus) - first.batch_bytes
-    if first.weights_bytes > there:
-        remedy = (
-            "take more GPUs a worker, a larger device, or weights of half precision if they are not (weights_dtype)"
-        )
-    elif fixed > there:
-        remedy = "take smaller blocks (block), or a worker with more memory"
-    else:
-        remedy = "take a smaller batch_size, or a larger device"
-    held = "" if n_gpus else f", two blocks {shorten(first.held_bytes, 'B')}"
-    raise CapacityError(
-        f"run {first.run}: expected to fit {shorten(there, 'B')} of {place}, found a need of "
-        f"{shorten(_needed(first, n_gpus), 'B')} (weights {shorten(first.weights_bytes, 'B')}, a batch about "
-        f"{shorten(first.batch_bytes, 'B')}{held}); {remedy}" + (f" ({len(wrong) - 1} more)" if len(wrong) > 1 else "")
-    )
-
-
-def _needed(estimate: RunEstimate, n_gpus: float) -> int:
-    return estimate.device_bytes if n_gpus else estimate.memory_bytes
-
-
-def validate_disk(estimates: Sequence[RunEstimate], store: str) -> None:
-    """Check that what is not in a local store yet fits its disk; S3 has room.
-
-    Raises
-    ------
-    CapacityError
-        Naming the first run that does not fit beside those before it.
-    """
-    if is_remote(store):
-        return
-    folder = next(path for path in (Path(store).absolute(), *Path(store).absolute().parents) if path.exists())
-    free_bytes = shutil.disk_usage(folder).free
-    left, total = _find_left(estimates, store), 0.0
-    for estimate in estimates:
-        total += left[estimate.run] * estimate.disk_bytes
-        if total > free_bytes:
-            raise CapacityError(
-                f"run {estimate.run}: expected room for {shorten(total, 'B')} on the disk of {folder}, this run's and "
-                f"those before it, found {shorten(free_bytes, 'B')}; make room, take fewer sites or dtype float16, or "
-                "store to s3://"
-            )
-
-
-def _find_left(estimates: Sequence[RunEstimate], store: str) -> dict[str, float]:
-    """Return the fraction of each run's blocks that a local store lacks."""
-    left = {estimate.run: 1.0 for estimate in estimates}
-    with suppress(DatasetError):  # nothing is there, or nothing that counts; extract says what is wrong with it
-        dataset = open_dataset(store)
-        for name in left:
-            if dataset.has_run(name):
-                run = dataset.run(name)
-                left[name] = len(run.pending_blocks()) / max(1, len(run.blocks))
-    return left

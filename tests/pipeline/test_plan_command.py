@@ -15,6 +15,7 @@ from pipeline.cli import main
 from pipeline.model import BUILTIN_MODELS
 from storage import open_dataset
 from tests.checkpoint import write_checkpoint
+from tests.storage.fake_run import remove_object
 
 TEXT = """\
 store: STORE
@@ -206,6 +207,46 @@ def test_what_does_not_fit_the_disk_is_refused(
     assert call(monkeypatch, "extract", path, "--serial", "--only", "task=easy-vqa.color") == 0
     capfd.readouterr()
     assert call(monkeypatch, "plan", path) == 0  # what is there needs no more room
+
+
+def test_what_is_there_already_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured) -> None:
+    path = write(tmp_path)
+    assert call(monkeypatch, "extract", path, "--serial", "--only", "task=easy-vqa.shape,variant=plain") == 0
+    remove_object(open_dataset(tmp_path / "store"), "tiny-llava/easy-vqa.shape/_commits/000001/zarr.json")
+    capfd.readouterr()
+    assert call(monkeypatch, "plan", path) == 0
+    told = [line for line in capfd.readouterr().out.splitlines() if line.startswith("already there")]
+    assert told == ["already there: 50% of tiny-llava/easy-vqa.shape; its figures above are of the whole"]
+    assert call(monkeypatch, "plan", path, "--json") == 0
+    assert [run["left"] for run in json.loads(capfd.readouterr().out)["runs"]] == [0.5, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("store", "expected"),
+    [
+        ("gs://bucket/prefix", "gs://bucket/prefix: expected a folder, s3://bucket/prefix or https://host/path"),
+        ("https://host/path", "https://host/path: expected a place to write to, found a web server"),
+        ("{folder}/experiment.yaml", "experiment.yaml: expected a folder or nothing, found a file"),
+        ("{folder}", "expected a dataset or an empty folder, found other files"),
+    ],
+)
+def test_a_store_that_extract_would_refuse_is_refused(
+    store: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    assert call(monkeypatch, "plan", write(tmp_path), "--store", store.format(folder=tmp_path)) == 2
+    assert expected in one_line(capfd)
+
+
+def test_blocks_that_do_not_fit_beside_a_gpu_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    path = write(tmp_path, TEXT + "cluster: {gpus_per_worker: 1}\n")
+    assert call(monkeypatch, "plan", path, "--memory", "1", "--host-memory", "1") == 0
+    capfd.readouterr()
+    assert call(monkeypatch, "plan", path, "--memory", "1", "--host-memory", "0.00001") == 2
+    assert "run tiny-llava/easy-vqa.shape: expected to fit 10 kB of the worker's machine" in one_line(capfd)
+    assert call(monkeypatch, "plan", write(tmp_path), "--host-memory", "1") == 2
+    assert "expected workers with GPUs (cluster: gpus_per_worker), found none" in one_line(capfd)
 
 
 def test_many_objects_are_a_warning(
