@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 VIDEO = "video_processor"
+
+NAMING_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+"""Files of a checkpoint that may name its processor's class, the first that does being right."""
 
 
 def load_image_processor(folder: Path, **options: Any) -> Any:
@@ -27,7 +31,10 @@ def load_image_processor(folder: Path, **options: Any) -> Any:
 
 
 def find_processor_class(folder: Path) -> Any:
-    """Return the processor class of a checkpoint's model type, or the one that its files name.
+    """Return the processor class that a checkpoint's files name, or that of its model type.
+
+    The files are asked in the order in which transformers' ``AutoProcessor`` asks them: checkpoints of one model type
+    may come with different processors, as LLaVA's and Pixtral's do.
 
     Raises
     ------
@@ -35,8 +42,13 @@ def find_processor_class(folder: Path) -> Any:
         If there is none.
     """
     from transformers import AutoConfig
-    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING, processor_class_from_name
 
+    for path in (folder / name for name in NAMING_FILES if (folder / name).is_file()):
+        named = json.loads(path.read_text(encoding="utf-8")).get("processor_class")
+        own_class = processor_class_from_name(named) if named else None
+        if own_class is not None:
+            return own_class
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if type(config) in PROCESSOR_MAPPING:
         return PROCESSOR_MAPPING[type(config)]

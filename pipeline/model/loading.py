@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -15,10 +16,12 @@ if TYPE_CHECKING:
 
 IMAGE_BACKEND = "pil"
 
+logger = logging.getLogger(__name__)
+
 Attention = Literal["sdpa", "eager"]
 
 ATTENTION: Attention = "sdpa"
-"""Kernel of the attention: PyTorch's own. It cannot cap scores; a model that does gets the plain one."""
+"""Kernel of the attention: PyTorch's own. A model that cannot use it, or caps scores, gets the plain one."""
 
 WeightsDtype = Literal["float32", "float16", "bfloat16"]
 WEIGHTS_DTYPES: tuple[WeightsDtype, ...] = ("float32", "float16", "bfloat16")
@@ -36,7 +39,7 @@ def name_checkpoint_faults(source: ModelSource, part: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), "") or "nothing"
+        reason = next(iter(str(error).strip().splitlines()), "nothing")
         remedy = "install what is missing" if isinstance(error, ImportError) else "check the checkpoint"
         raise UnsupportedModelError(
             f"model {source.name!r} in {source.folder}: expected {part} that can be used, found "
@@ -69,23 +72,24 @@ def load_family(source: ModelSource) -> Family:
     return find_family(read_config(source).model_type)
 
 
-def _choose_attention(config: PretrainedConfig) -> Attention:
+def _choose_attention(auto_class: Any, config: PretrainedConfig) -> Attention:
     capped = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
-    return "eager" if capped else ATTENTION
+    own_class = auto_class._model_mapping.get(type(config), None)
+    return "eager" if capped or not getattr(own_class, "_supports_sdpa", True) else ATTENTION
 
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
     """Keep transformers' bars and its table of missing weights to itself; what is wrong is said in one line."""
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
-    verbosity = logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
+        transformers_logging.set_verbosity(verbosity)
 
 
 def load_empty_model(source: ModelSource) -> PreTrainedModel:
@@ -108,7 +112,7 @@ def load_model(source: ModelSource, *, weights_dtype: WeightsDtype, n_gpus: floa
     """Return the model in evaluation mode, weights from safetensors only, without what no pass needs.
 
     It is on this process's first GPU, or with `n_gpus` of more than one spread over all that the process sees, layer by
-    layer; without GPUs, or where there are none, on the CPU.
+    layer; without GPUs, or where there are none, on the CPU. Weights that have no place in it are told in the log.
 
     Raises
     ------
@@ -119,11 +123,12 @@ def load_model(source: ModelSource, *, weights_dtype: WeightsDtype, n_gpus: floa
 
     config = read_config(source)
     family = find_family(config.model_type)
+    auto_class = _auto_class(family)
     with name_checkpoint_faults(source, "weights"), _quiet_transformers():
-        model, loading = _auto_class(family).from_pretrained(
+        model, loading = auto_class.from_pretrained(
             source.folder,
             dtype=getattr(torch, weights_dtype),
-            attn_implementation=_choose_attention(config),
+            attn_implementation=_choose_attention(auto_class, config),
             use_safetensors=None if source.gguf else True,
             output_loading_info=True,
             device_map=_choose_devices(n_gpus),
@@ -132,6 +137,8 @@ def load_model(source: ModelSource, *, weights_dtype: WeightsDtype, n_gpus: floa
         if loading["missing_keys"]:  # transformers would make them up
             missing = sorted(loading["missing_keys"])
             raise ValueError(f"none for {len(missing)} of its parameters, such as {missing[0]}")
+    if strays := sorted(loading["unexpected_keys"]):
+        logger.warning("model %s: %d weights have no place in it, such as %s", source.name, len(strays), strays[0])
     family.drop_unused(model)
     return cast("PreTrainedModel", model.eval())
 

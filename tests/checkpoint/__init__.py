@@ -12,8 +12,10 @@ _VISION: dict[str, Callable[[Path], None]] = {
     "llava": llava.write_llava,
     "llava_next": llava.write_llava_next,
     "llava_onevision": llava.write_llava_onevision,
+    "qwen2_vl": qwen.write_qwen2_vl,
     "qwen2_5_vl": qwen.write_qwen2_5_vl,
     "qwen3_vl": qwen.write_qwen3_vl,
+    "qwen3_vl_moe": qwen.write_qwen3_vl_moe,
     "idefics3": smolvlm.write_idefics3,
     "smolvlm": smolvlm.write_smolvlm,
     "internvl": internvl.write_internvl,
@@ -30,6 +32,7 @@ _TEXT: dict[str, Callable[[Path], None]] = {
     "gemma2": text.write_gemma2,
     "gemma3_text": text.write_gemma3_text,
     "mixtral": text.write_mixtral,
+    "gpt_oss": text.write_gpt_oss,
     "qwen3_moe": text.write_qwen3_moe,
 }
 _OUTSIDE: dict[str, Callable[[Path], None]] = {"gpt2": outsider.write_gpt2, "mamba": outsider.write_mamba}

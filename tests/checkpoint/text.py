@@ -47,6 +47,12 @@ def write_mixtral(folder: Path) -> None:
     _write_llama_like(folder, llama_tokenizer(), text, chat_template=MISTRAL)
 
 
+def write_gpt_oss(folder: Path) -> None:
+    """Write a GPT-OSS: sinks in the attention, so eager only; windows of 8 tokens in every other layer; experts."""
+    text = {"model_type": "gpt_oss", "num_local_experts": 4, "sliding_window": WINDOW, **_EXPERTS}
+    _write_llama_like(folder, llama_tokenizer(), text, chat_template=MISTRAL)
+
+
 def write_qwen2(folder: Path) -> None:
     """Write a Qwen 2: biases in the attention, embeddings that are the last matrix, too."""
     _write_qwen(folder, {"model_type": "qwen2"}, QWEN2, scale=TIED)

@@ -27,7 +27,7 @@ QUESTIONS = (
     (1, "is there a circle"),
     (1, "is the circle blue"),
 )
-EXPERTS = ("mixtral", "qwen3_moe")
+EXPERTS = ("mixtral", "gpt_oss", "qwen3_moe", "qwen3_vl_moe")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

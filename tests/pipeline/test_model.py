@@ -14,6 +14,7 @@ from transformers import AutoModelForImageTextToText
 
 from pipeline.errors import UnsupportedModelError
 from pipeline.family import FAMILIES, Family, find_family
+from pipeline.family.image_processor import find_processor_class
 from pipeline.inference.extractor import Extractor, Reading
 from pipeline.model import find_model, load_empty_model, load_family, load_model, load_processor, read_config
 from storage.schema import SITES
@@ -94,6 +95,31 @@ def test_weights_that_are_not_there_are_not_made_up(tmp_path: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UnsupportedModelError, match=r"none for 1 of its parameters, such as model.layers.2.mlp.up_pr"):
         load_model(find_model(str(folder)), weights_dtype="float32")
+
+
+def test_weights_without_a_place_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = write_checkpoint("llama", tmp_path / "llama")
+    weights = load_file(folder / "model.safetensors")
+    load_model(find_model(str(folder)), weights_dtype="float32")
+    assert not caplog.messages
+    weights["model.layers.2.self_attn.o_proj.bias"] = torch.ones(48)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    load_model(find_model(str(folder)), weights_dtype="float32")
+    told = "model llama: 1 weights have no place in it, such as model.layers.2.self_attn.o_proj.bias"
+    assert caplog.messages == [told]
+
+
+def test_the_processor_is_the_one_that_the_files_name(tmp_path: Path) -> None:
+    """Pixtral has LLaVA's model type; its processor cannot be had without torchvision, and LLaVA's would be wrong."""
+    folder = write_checkpoint("llava", tmp_path / "llava")
+    assert find_processor_class(folder).__name__ == "LlavaProcessor"
+    path = folder / "processor_config.json"
+    path.write_text(path.read_text().replace("LlavaProcessor", "PixtralProcessor"))
+    assert find_processor_class(folder).__name__ == "PixtralProcessor"
+    path.write_text(path.read_text().replace("PixtralProcessor", "NobodysProcessor"))
+    assert find_processor_class(folder).__name__ == "LlavaProcessor"
 
 
 @pytest.mark.parametrize(("read", "n_kept"), [(-1, 4), (-2, 3), (-3, 2), (1, 1), ([-2, -3], 4)])
