@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import EngineError
 from ..model import ModelSource
@@ -28,15 +28,14 @@ MAX_REFUSALS = 2
 class Actor:
     """One actor of a crew, the model that it is for, and the jobs that it has.
 
-    It is ready between the moments when it has said that it runs and when it dies. ``fault`` says why it cannot use its
-    model, as far as it has tried.
+    It is ``starting`` until it has said that it runs, and again from its death on; ``unable`` if the last that it did
+    was to say that it cannot use its model, for which only jobs that it had before are waited for; else ``ready``.
     """
 
     handle: Any
     model: ModelSource
     jobs: list[BlockJob]
-    is_ready: bool = False
-    fault: Exception | None = None
+    state: Literal["starting", "ready", "unable"] = "starting"
 
 
 class Crew:
@@ -116,6 +115,7 @@ class Crew:
             self._await_start(actor)
 
     def _await_start(self, actor: Actor) -> None:
+        actor.state = "starting"
         # tried again for as long as the actor restarts: a call that meets it in between would fail
         self._starting[actor.handle.__ray_ready__.options(max_task_retries=-1).remote()] = actor
 
@@ -128,7 +128,7 @@ class Crew:
 
     def _give_jobs(self, actor: Actor) -> None:
         waiting = self._waiting.get(actor.model, ())
-        while actor.is_ready and not actor.fault and waiting and len(actor.jobs) < JOBS_IN_FLIGHT:
+        while actor.state == "ready" and waiting and len(actor.jobs) < JOBS_IN_FLIGHT:
             is_alone = any(self._deaths[job.key] for job in (*actor.jobs, waiting[0]))
             n_idle = sum(other.model == actor.model and not other.jobs for other in self._actors)
             if actor.jobs and (is_alone or len(waiting) <= n_idle):  # the last jobs are for those who have none
@@ -149,7 +149,7 @@ class Crew:
             self._n_actors -= 1
             self._dismiss(actor)
         else:
-            actor.is_ready = True
+            actor.state = "ready"
 
     def _collect(self, finished: Any) -> None:
         """Pass a report on, keep a failure, or see to the job of an actor that died or cannot use its model."""
@@ -161,24 +161,21 @@ class Crew:
         try:
             report = ray.get(finished)
         except MODEL_FAULTS as error:
-            actor.fault = error
             self._put_back(job)
+            self._doubt(actor, error)
         except ray.exceptions.RayTaskError as error:
+            self._trust(actor)
             self.failures.append((job, error))
         except ray.exceptions.RayError as error:  # whatever else Ray says, the actor is not there any more
             if getattr(error, "preempted", False):
                 self._put_back(job)  # its machine was taken away: that says nothing of the block
             else:
                 self._bury(job, error, was_alone=was_alone)
-            actor.fault = None  # it starts anew, perhaps elsewhere
-            if actor.is_ready:
-                actor.is_ready = False
-                self._await_start(actor)
+            if actor.state != "starting":
+                self._await_start(actor)  # it starts anew, perhaps elsewhere
         else:
-            actor.fault = None
+            self._trust(actor)
             self._hear(job, report)
-        if actor.fault and not actor.jobs:
-            self._refuse(actor, actor.fault)
 
     def _hear(self, job: BlockJob, report: BlockReport) -> None:
         if job.purpose == "probe":
@@ -188,12 +185,20 @@ class Crew:
                 self._metrics.count(job, report)
             self._on_report(report)
 
-    def _refuse(self, actor: Actor, fault: Exception) -> None:
+    def _trust(self, actor: Actor) -> None:
+        """Let an actor have jobs again that could not use its model and now could, unless it has died since."""
+        if actor.state == "unable":
+            actor.state = "ready"
+
+    def _doubt(self, actor: Actor, fault: Exception) -> None:
         """Dismiss an actor that cannot use its model; give the model up if several could not and no other may."""
+        actor.state = "unable"
+        if actor.jobs:
+            return
         model = actor.model
         self._refusals[model] += 1
         self._dismiss(actor)
-        is_served = any(other.model == model and other.is_ready and not other.fault for other in self._actors)
+        is_served = any(other.model == model and other.state == "ready" for other in self._actors)
         if self._refusals[model] >= MAX_REFUSALS and not is_served:
             self.failures += [(job, fault) for job in self._waiting.pop(model, ())]
 

@@ -330,7 +330,10 @@ class Extractor:
 
 
 def _plan_waves(samples: Sequence[Sample], places: Iterable[int], *, n_pictures: int) -> Iterator[list[int]]:
-    """Return the places of samples in parts of `n_pictures` pictures, one after another; none is in two parts."""
+    """Return the places of samples in parts of `n_pictures` pictures, one after another.
+
+    Samples that follow each other about one picture are in one part; a picture that comes back later may be in another.
+    """
     wave: list[int] = []
     n_seen = 0
     for place in places:
