@@ -117,7 +117,7 @@ def validate_disk(estimates: Sequence[RunEstimate], store: str, *, left: Mapping
 
 
 def find_left(estimates: Sequence[RunEstimate], store: str | None) -> dict[str, float]:
-    """Return the fraction of each run's blocks that a local store lacks; S3 is not asked, and taken to lack all.
+    """Return the fraction of each run's samples that a local store lacks; S3 is not asked, and taken to lack all.
 
     Raises
     ------
@@ -131,6 +131,9 @@ def find_left(estimates: Sequence[RunEstimate], store: str | None) -> dict[str, 
     if not is_remote(store):
         with suppress(DatasetNotFoundError):
             dataset = open_dataset(store)
-            for run in (dataset.run(name) for name in left if dataset.has_run(name)):
-                left[run.name] = len(run.pending_blocks()) / max(1, len(run.blocks))
+            for estimate in estimates:
+                if dataset.has_run(estimate.run):
+                    run = dataset.run(estimate.run)
+                    n_there = run.n_samples - sum(block.n_samples for block in run.pending_blocks())
+                    left[estimate.run] = max(0.0, 1 - n_there / estimate.n_samples)
     return left

@@ -216,8 +216,9 @@ def test_what_is_there_already_is_told(tmp_path: Path, monkeypatch: pytest.Monke
     capfd.readouterr()
     assert call(monkeypatch, "plan", path) == 0
     told = [line for line in capfd.readouterr().out.splitlines() if line.startswith("already there")]
-    assert told == ["already there: 50% of tiny-llava/easy-vqa.shape; its figures above are of the whole"]
-    assert call(monkeypatch, "plan", path, "--json") == 0
+    assert told == ["already there: 80% of tiny-llava/easy-vqa.shape; its figures above are of the whole"]
+    more = write(tmp_path, TEXT.replace("limit: 20", "limit: 32"))  # the run of 20 samples would grow
+    assert call(monkeypatch, "plan", more, "--json") == 0
     assert [run["left"] for run in json.loads(capfd.readouterr().out)["runs"]] == [0.5, 1, 1, 1]
 
 
