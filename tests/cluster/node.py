@@ -78,13 +78,13 @@ class Node:
 
 
 class Cluster:
-    """A head with one CPU and the job server; more nodes join it. All of them end with the ``with`` block.
+    """A head with `n_head_cpus` and the job server; more nodes join it. All of them end with the ``with`` block.
 
     Each node has a loopback address of its own. The cluster's token is its own, too: neither this machine's other
     clusters nor their users can reach it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, n_head_cpus: int = 1) -> None:
         self._nodes: list[Node] = []
         self._folder = Path(tempfile.mkdtemp(prefix="sn", dir="/tmp"))  # the paths of Ray's sockets must be short
         self._token = secrets.token_hex(32)
@@ -96,6 +96,7 @@ class Cluster:
             self._start_node(
                 *("--head", f"--port={port}", f"--temp-dir={self._folder}", f"--ray-client-server-port={client_port}"),
                 *("--include-dashboard=true", f"--dashboard-host={host}", f"--dashboard-port={dashboard_port}"),
+                n_cpus=n_head_cpus,
             )
         except BaseException:
             self.__exit__(None, None, None)
@@ -114,7 +115,18 @@ class Cluster:
 
     def add_node(self) -> Node:
         """Return one more node with one CPU."""
-        return self._start_node(f"--address={self.address}", "--include-log-monitor=false")
+        return self._start_node(f"--address={self.address}", "--include-log-monitor=false", n_cpus=1)
+
+    def drain(self, node_id: str) -> None:
+        """Say that a node is about to be taken away, with the command of docs/spot-notice.sh."""
+        notice = ("--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot notice")
+        subprocess.run(
+            [str(BIN / "ray"), "drain-node", f"--address={self.address}", f"--node-id={node_id}", *notice]
+            + ["--deadline-remaining-seconds=110"],
+            env=self.environment(),
+            check=True,
+            capture_output=True,
+        )
 
     def environment(self) -> dict[str, str]:
         """Return the environment of a shell on one of the nodes; nothing of another cluster is in it."""
@@ -130,11 +142,11 @@ class Cluster:
     def _next_host(self) -> str:
         return f"127.0.0.{2 + len(self._nodes)}"  # for 127.0.0.1 Ray takes the machine's address on the network
 
-    def _start_node(self, *arguments: str) -> Node:
+    def _start_node(self, *arguments: str, n_cpus: int) -> Node:
         host = self._next_host()
         (agent_port,) = find_free_ports(1, host)
         place = (f"--node-ip-address={host}", f"--dashboard-agent-listen-port={agent_port}")
-        resources = ("--num-cpus=1", "--num-gpus=0", f"--object-store-memory={10**8}")
+        resources = (f"--num-cpus={n_cpus}", "--num-gpus=0", f"--object-store-memory={10**8}")
         node = Node(*arguments, *place, *resources, environment=self.environment())
         self._nodes.append(node)
         return node
