@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -60,6 +62,15 @@ def load(name: str, folder: Path, *, weights_dtype: Any = "float32") -> Loaded:
         processor=load_processor(source),
         family=load_family(source),
     )
+
+
+def load_changed(folder: Path, name: str, change: Callable[[dict[str, Any]], None]) -> Loaded:
+    """Return a checkpoint whose configuration was changed."""
+    path = write_checkpoint(name, folder / name) / "config.json"
+    config = json.loads(path.read_text())
+    change(config)
+    path.write_text(json.dumps(config))
+    return load(name, folder)
 
 
 @cache

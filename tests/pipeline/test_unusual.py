@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from pipeline.settings import ExtractionSettings
 from pipeline.task import load_task
 from tests.checkpoint import write_checkpoint
 
-from .question import QUESTION, Loaded, encode_alone, generate_alone, load, make_samples, never_generated
+from .question import QUESTION, encode_alone, generate_alone, load, load_changed, make_samples, never_generated
 
 THRESHOLD = 24
 """Tokens at which the rotary embeddings of `stretch` change: some prompts are longer, some are not."""
@@ -40,15 +38,6 @@ def stretch(config: dict[str, Any]) -> None:
         "original_max_position_embeddings": THRESHOLD,
         "factor": 4.0,
     }
-
-
-def load_changed(folder: Path, name: str, change: Callable[[dict[str, Any]], None]) -> Loaded:
-    """Return a checkpoint whose configuration was changed."""
-    path = write_checkpoint(name, folder / name) / "config.json"
-    config = json.loads(path.read_text())
-    change(config)
-    path.write_text(json.dumps(config))
-    return load(name, folder)
 
 
 @pytest.mark.parametrize("name", ["llama", "llava"])

@@ -1,0 +1,63 @@
+"""The example of docs/families.md: its family works, and is found as it says."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline import family as families
+from pipeline.family import ENTRY_POINTS, Family, find_family
+
+from .question import QUESTION, load, make_samples
+
+PAGE = Path(__file__).parents[2] / "docs" / "families.md"
+
+
+def read_example(language: str) -> str:
+    (found,) = re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return str(found)
+
+
+@pytest.fixture
+def example() -> type[Family]:
+    """Return the page's own class."""
+    names: dict[str, Any] = {}
+    exec(compile(read_example("python"), str(PAGE), "exec"), names)
+    own: type[Family] = names["MyFamily"]
+    return own
+
+
+def test_the_example_sees_pictures_both_ways(example: type[Family], tmp_path: Path) -> None:
+    """As Gemma 3 does, of whose prompts it makes the same blocks."""
+    from pipeline.inference.encoding import Encoder
+
+    loaded = load("gemma3", tmp_path)
+    samples = make_samples(tmp_path, with_pictures=True)
+    encoder = Encoder(loaded.model, loaded.family, loaded.processor, template=QUESTION.template)
+    prompts = [prompt for group in encoder.encode(samples, range(len(samples))).groups for prompt in group]
+    n_pictures = []
+    for prompt in prompts:
+        blocks = example().attention_blocks(loaded.processor, prompt.token_ids)
+        assert blocks is not None and prompt.blocks is not None
+        assert torch.equal(blocks, prompt.blocks)
+        n_pictures.append(int(blocks.max()) + 1)
+    assert n_pictures == [len(sample.images) for sample in samples]
+
+
+def test_the_example_is_found_by_its_entry_point(example: type[Family], monkeypatch: pytest.MonkeyPatch) -> None:
+    (points,) = tomllib.loads(read_example("toml"))["project"]["entry-points"].items()
+    group, named = points
+    entries = [EntryPoint(name=name, value=value, group=group) for name, value in named.items()]
+    monkeypatch.setattr(EntryPoint, "load", lambda entry: {"my_package.family:MyFamily": example}[entry.value])
+    monkeypatch.setattr(families, "entry_points", lambda group: entries if group == ENTRY_POINTS == points[0] else [])
+    families._installed.cache_clear()
+    try:
+        assert isinstance(find_family("my_vlm"), example)
+    finally:
+        families._installed.cache_clear()
