@@ -119,10 +119,10 @@ class Cluster:
 
     def drain(self, node_id: str) -> None:
         """Say that a node is about to be taken away, with the command of docs/spot-notice.sh."""
+        where = (f"--address={self.address}", f"--node-id={node_id}")
         notice = ("--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot notice")
         subprocess.run(
-            [str(BIN / "ray"), "drain-node", f"--address={self.address}", f"--node-id={node_id}", *notice]
-            + ["--deadline-remaining-seconds=110"],
+            [str(BIN / "ray"), "drain-node", *where, *notice, "--deadline-remaining-seconds=110"],
             env=self.environment(),
             check=True,
             capture_output=True,
@@ -137,6 +137,7 @@ class Cluster:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": self._token,
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_health_check_period_ms": "500",  # five refusals, and a node is gone; one that is slow has longer
         }
 
     def _next_host(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -301,12 +302,16 @@ def count_pending(store: Path) -> int:
     return sum(len(dataset.run(name).pending_blocks()) for name in dataset.run_names())
 
 
-def start(store: Path) -> subprocess.Popen[str]:
+def start(store: Path, *words: str) -> subprocess.Popen[str]:
     """Begin an extraction that listens to Ctrl-C, which what a shell runs in the background does not."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
-        [*COMMAND, "--store", str(store)], stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*COMMAND, *words, "--store", str(store)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
 
 
@@ -325,6 +330,17 @@ def test_a_killed_worker_is_replaced_within_the_run(tmp_path: Path, serial_store
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     assert content(tmp_path / "store") == content(serial_store)
+
+
+def test_json_is_all_that_is_printed_where_a_worker_died(tmp_path: Path) -> None:
+    """Ray says on the standard output that it did."""
+    process = start(tmp_path / "store", "--json")
+    os.kill(wait_for_block(process, 2), signal.SIGKILL)
+    printed, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert "A worker died" in errors
+    found = {run["run"]: (run["n_samples"], run["n_computed"]) for run in json.loads(printed)["runs"]}
+    assert found == {f"tiny-llava/{name}": (LIMIT, N_BLOCKS // len(TASKS)) for name in TASKS}
 
 
 def test_a_run_whose_every_process_is_killed_is_finished_by_the_same_command(
