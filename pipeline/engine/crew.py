@@ -29,13 +29,14 @@ class Actor:
     """One actor of a crew, the model that it is for, and the jobs that it has.
 
     It is ``starting`` until it has said that it runs, and again from its death on; ``unable`` if the last that it did
-    was to say that it cannot use its model, for which only jobs that it had before are waited for; else ``ready``.
+    was to say that it cannot use its model; ``leaving`` once its machine was taken away; else ``ready``. Of one that is
+    unable or leaving only the jobs that it has are waited for.
     """
 
     handle: Any
     model: ModelSource
     jobs: list[BlockJob]
-    state: Literal["starting", "ready", "unable"] = "starting"
+    state: Literal["starting", "ready", "unable", "leaving"] = "starting"
 
 
 class Crew:
@@ -119,11 +120,14 @@ class Crew:
         # tried again for as long as the actor restarts: a call that meets it in between would fail
         self._starting[actor.handle.__ray_ready__.options(max_task_retries=-1).remote()] = actor
 
+    def _await_no_start(self, actor: Actor) -> None:
+        self._starting = {ready: other for ready, other in self._starting.items() if other is not actor}
+
     def _dismiss(self, actor: Actor) -> None:
         import ray
 
+        self._await_no_start(actor)
         self._actors.remove(actor)
-        self._starting = {ready: other for ready, other in self._starting.items() if other is not actor}
         ray.kill(actor.handle)
 
     def _give_jobs(self, actor: Actor) -> None:
@@ -169,13 +173,17 @@ class Crew:
         except ray.exceptions.RayError as error:  # whatever else Ray says, the actor is not there any more
             if getattr(error, "preempted", False):
                 self._put_back(job)  # its machine was taken away: that says nothing of the block
+                self._await_no_start(actor)
+                actor.state = "leaving"  # Ray would say of all its later deaths, too, that a machine was taken away
             else:
                 self._bury(job, error, was_alone=was_alone)
-            if actor.state != "starting":
-                self._await_start(actor)  # it starts anew, perhaps elsewhere
+                if actor.state in ("ready", "unable"):
+                    self._await_start(actor)  # it starts anew, perhaps elsewhere
         else:
             self._trust(actor)
             self._hear(job, report)
+        if actor.state == "leaving" and not actor.jobs:
+            self._dismiss(actor)
 
     def _hear(self, job: BlockJob, report: BlockReport) -> None:
         if job.purpose == "probe":

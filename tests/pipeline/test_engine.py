@@ -324,23 +324,14 @@ def wait_for_block(process: subprocess.Popen[str], number: int) -> int:
     raise AssertionError("the command ended before that block")
 
 
-def test_a_killed_worker_is_replaced_within_the_run(tmp_path: Path, serial_store: Path) -> None:
-    process = start(tmp_path / "store")
-    os.kill(wait_for_block(process, 2), signal.SIGKILL)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
-    assert content(tmp_path / "store") == content(serial_store)
-
-
-def test_json_is_all_that_is_printed_where_a_worker_died(tmp_path: Path) -> None:
-    """Ray says on the standard output that it did."""
+def test_a_killed_worker_is_replaced_and_the_report_is_all_that_is_printed(tmp_path: Path, serial_store: Path) -> None:
     process = start(tmp_path / "store", "--json")
     os.kill(wait_for_block(process, 2), signal.SIGKILL)
     printed, errors = process.communicate()
     assert process.returncode == 0, errors
-    assert "A worker died" in errors
-    found = {run["run"]: (run["n_samples"], run["n_computed"]) for run in json.loads(printed)["runs"]}
-    assert found == {f"tiny-llava/{name}": (LIMIT, N_BLOCKS // len(TASKS)) for name in TASKS}
+    assert "worker died" in errors  # Ray says so on the standard output
+    assert [run["n_computed"] for run in json.loads(printed)["runs"]] == [N_BLOCKS // 2] * 2
+    assert content(tmp_path / "store") == content(serial_store)
 
 
 def test_a_run_whose_every_process_is_killed_is_finished_by_the_same_command(

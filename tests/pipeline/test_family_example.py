@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from pipeline import family as families
+from pipeline.errors import UnsupportedModelError
 from pipeline.family import ENTRY_POINTS, Family, find_family
+from pipeline.inference.encoding import Encoder
+from storage.schema import SITES
 
 from .question import QUESTION, load, make_samples
 
@@ -35,8 +40,6 @@ def example() -> type[Family]:
 
 def test_the_example_sees_pictures_both_ways(example: type[Family], tmp_path: Path) -> None:
     """As Gemma 3 does, of whose prompts it makes the same blocks."""
-    from pipeline.inference.encoding import Encoder
-
     loaded = load("gemma3", tmp_path)
     samples = make_samples(tmp_path, with_pictures=True)
     encoder = Encoder(loaded.model, loaded.family, loaded.processor, template=QUESTION.template)
@@ -48,6 +51,17 @@ def test_the_example_sees_pictures_both_ways(example: type[Family], tmp_path: Pa
         assert torch.equal(blocks, prompt.blocks)
         n_pictures.append(int(blocks.max()) + 1)
     assert n_pictures == [len(sample.images) for sample in samples]
+
+
+def test_the_example_extracts(example: type[Family], tmp_path: Path) -> None:
+    loaded = load("gemma3", tmp_path)
+    samples = make_samples(tmp_path, with_pictures=True)
+    with pytest.raises(UnsupportedModelError, match=r"expected a module self_attn\.out_proj"):
+        replace(loaded, family=example()).extract(samples)
+    own = type("Own", (example,), {"output_projection": Family.output_projection})
+    ours, theirs = (replace(loaded, family=family).extract(samples).values for family in (own(), loaded.family))
+    for name in (*SITES, "option_logit", "image_feature"):
+        np.testing.assert_array_equal(ours[name], theirs[name])
 
 
 def test_the_example_is_found_by_its_entry_point(example: type[Family], monkeypatch: pytest.MonkeyPatch) -> None:
