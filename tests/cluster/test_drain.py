@@ -1,4 +1,4 @@
-"""Nodes that are drained and then taken away, one after another, from under one block. No sample is suspected."""
+"""Nodes that are drained and then taken away, one after another, from under one block. Only what kills is suspected."""
 
 from __future__ import annotations
 
@@ -10,38 +10,59 @@ from pathlib import Path
 from ray.job_submission import JobStatus
 
 from pipeline.engine import crew
-from pipeline.engine.job import Engine
+from pipeline.engine.inquest import Inquest
+from pipeline.engine.job import BlockJob, Engine
 from pipeline.engine.ray_engine import RayEngine
 from pipeline.engine.serial import SerialEngine
-from pipeline.sample import ImageFile
+from pipeline.sample import ImageFile, ImageSource
 from pipeline.settings import ExtractionSettings
 from tests.cluster.node import Cluster
 from tests.cluster.test_job import connect, wait_until
-from tests.pipeline.killer import Holder
+from tests.pipeline.killer import Holder, Killer
 from tests.pipeline.test_engine import ask, content, extract, load_task
 
 ROOT = Path(__file__).parent.parent.parent
-SETTINGS = ExtractionSettings(block=8, batch_size=8, dtype="float32")
+SETTINGS = ExtractionSettings(block=4, batch_size=8, dtype="float32")
+HELD, DEADLY = 0, 1
+"""Blocks whose first picture is out of the ordinary."""
 
 
-def extract_held(store: Path, folder: Path, engine: Engine) -> None:
-    """Compute three blocks, the first of which is held while `folder` is there."""
-    task = load_task("easy-vqa.shape").head(3 * SETTINGS.block)
-    (picture,) = task.samples[0].images
+def extract_blocks(store: Path, engine: Engine, *, held: ImageSource, deadly: ImageSource) -> None:
+    """Compute three blocks, two with a picture that is given."""
+    samples = list(load_task("easy-vqa.shape").samples[: 3 * SETTINGS.block])
+    for block, picture in ((HELD, held), (DEADLY, deadly)):
+        place = block * SETTINGS.block
+        samples[place] = replace(samples[place], images=(picture,))
+    extract(store, ask([replace(load_task("easy-vqa.shape"), samples=tuple(samples))], SETTINGS), engine=engine)
+
+
+def find_picture() -> ImageFile:
+    (picture,) = load_task("easy-vqa.shape").samples[0].images
     assert isinstance(picture, ImageFile)
-    first = replace(task.samples[0], images=(Holder(picture, folder),))
-    extract(store, ask([replace(task, samples=(first, *task.samples[1:]))], SETTINGS), engine=engine)
+    return picture
+
+
+class Impartial(Inquest):
+    """An inquest that nobody holds of the block whose machines were taken away."""
+
+    def __init__(self, job: BlockJob) -> None:
+        assert job.block.index == DEADLY
+        super().__init__(job)
 
 
 def main() -> None:
-    """Be the driver of a job; its arguments are those of `extract_held`."""
-    vars(crew)["Inquest"] = None  # none is held
-    extract_held(Path(sys.argv[1]), Path(sys.argv[2]), RayEngine(n_workers=1, address="auto"))
+    """Be the driver of a job: its arguments are the store, and the folder that holds the first block while it is."""
+    vars(crew)["Inquest"] = Impartial
+    store, folder = map(Path, sys.argv[1:])
+    held, deadly = Holder(find_picture(), folder), Killer(find_picture(), store)
+    extract_blocks(store, RayEngine(n_workers=1, address="auto"), held=held, deadly=deadly)
 
 
 def test_nodes_that_are_drained_before_they_go_accuse_no_sample(tmp_path: Path) -> None:
+    """Nor do they excuse one: the picture that kills its worker, later, is found."""
     store, folder = tmp_path / "store", tmp_path / "nodes"
-    extract_held(tmp_path / "serial", folder, SerialEngine())
+    torn = ImageFile(tmp_path / "not there")
+    extract_blocks(tmp_path / "serial", SerialEngine(), held=find_picture(), deadly=torn)
     folder.mkdir()
     with Cluster(n_head_cpus=0) as cluster:
         client = connect(cluster)
