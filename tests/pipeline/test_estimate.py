@@ -40,9 +40,13 @@ from tests.checkpoint import TEXT_FAMILIES, VISION_FAMILIES, write_checkpoint
 from .question import make_samples
 
 SIZES = ((40, 40), (70, 40), (33, 60), (64, 64), (200, 50), (640, 480), (480, 640), (31, 300))
+QWEN2: dict[str, Any] = {"min_pixels": 56**2, "max_pixels": 14**2 * 2**16}
+QWEN3: dict[str, Any] = {"size": {"shortest_edge": 2**16, "longest_edge": 2**24}}
 PUBLISHED: dict[str, dict[str, Any]] = {
-    "qwen2_5_vl": {"min_pixels": 56**2, "max_pixels": 14**2 * 2**16},
-    "qwen3_vl": {"size": {"shortest_edge": 2**16, "longest_edge": 2**24}},
+    "qwen2_vl": QWEN2,
+    "qwen2_5_vl": QWEN2,
+    "qwen3_vl": QWEN3,
+    "qwen3_vl_moe": QWEN3,
     "idefics3": {"size": {"longest_edge": 4 * 28}},
     "smolvlm": {"size": {"longest_edge": 4 * 28}},
     "internvl": {"max_patches": 12},
