@@ -53,6 +53,15 @@ def test_the_example_sees_pictures_both_ways(example: type[Family], tmp_path: Pa
     assert n_pictures == [len(sample.images) for sample in samples]
 
 
+def test_the_example_tells_a_prompt_s_first_picture_from_its_last(example: type[Family], tmp_path: Path) -> None:
+    """Where no text comes before the one or behind the other."""
+    processor = load("gemma3", tmp_path).processor
+    piece = processor.tokenizer.image_token_id
+    blocks = example().attention_blocks(processor, torch.tensor([piece, piece, piece + 1, piece]))
+    assert blocks is not None
+    assert blocks.tolist() == [0, 0, -1, 1]
+
+
 def test_the_example_extracts(example: type[Family], tmp_path: Path) -> None:
     loaded = load("gemma3", tmp_path)
     samples = make_samples(tmp_path, with_pictures=True)

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.family import ImageInputs
 from pipeline.inference.encoding import Encoder
 from pipeline.inference.packing import plan_rows
+from pipeline.inference.vision import Features, compute_features
 from pipeline.sample import Sample
 
 from .question import QUESTION, Loaded, encode_alone, generate_alone, load, load_changed, make_samples, never_generated
@@ -42,9 +44,9 @@ def ask(folder: Path, *asked: tuple[int, str]) -> list[Sample]:
     ]
 
 
-def assert_as_alone(loaded: Loaded, samples: Sequence[Sample]) -> None:
+def assert_as_alone(loaded: Loaded, samples: Sequence[Sample], *, batch_size: int = 8) -> None:
     """Compare a block in rows that share pictures with one extraction a sample."""
-    together = loaded.extract(list(samples), n_tokens=N_TOKENS).values
+    together = loaded.extract(list(samples), n_tokens=N_TOKENS, batch_size=batch_size).values
     assert together["valid"].all()
     for row, sample in enumerate(samples):
         alone = loaded.extract([sample], n_tokens=N_TOKENS, share_images=False).values
@@ -61,6 +63,24 @@ def test_samples_with_and_without_pictures(loaded: Loaded, tmp_path: Path) -> No
 def test_pictures_that_take_turns_and_the_same_question_twice(loaded: Loaded, tmp_path: Path) -> None:
     asked = ask(tmp_path, (0, TEXT), (3, "what"), (0, TEXT), (3, TEXT), (0, "what"), (3, "what"))
     assert_as_alone(loaded, asked)
+
+
+def test_pictures_that_come_back_after_they_were_let_go(
+    loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More turns than the pictures that are held at a time; some come back while they are held, some later."""
+    held: list[int] = []
+
+    def compute(model: Any, pictures: Sequence[ImageInputs]) -> list[Features]:
+        held.append(len(pictures))
+        return compute_features(model, pictures)
+
+    asked = ask(tmp_path, *((place, text) for text in (TEXT, "what", "is it red") for place in (0, 3, 5)))
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.inference.extractor.compute_features", compute)
+        loaded.extract(asked, batch_size=1)
+    assert 3 < sum(held) < len(asked)
+    assert_as_alone(loaded, asked, batch_size=1)
 
 
 def test_a_picture_alone_and_beside_another(loaded: Loaded, tmp_path: Path) -> None:
