@@ -53,7 +53,7 @@ def test_the_example_sees_pictures_both_ways(example: type[Family], tmp_path: Pa
     assert n_pictures == [len(sample.images) for sample in samples]
 
 
-def test_the_example_tells_a_prompt_s_first_picture_from_its_last(example: type[Family], tmp_path: Path) -> None:
+def test_the_example_tells_the_first_picture_from_the_last(example: type[Family], tmp_path: Path) -> None:
     """Where no text comes before the one or behind the other."""
     processor = load("gemma3", tmp_path).processor
     piece = processor.tokenizer.image_token_id

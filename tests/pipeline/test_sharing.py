@@ -60,6 +60,16 @@ def test_samples_with_and_without_pictures(loaded: Loaded, tmp_path: Path) -> No
     assert_as_alone(loaded, ask(tmp_path, (0, TEXT), (-1, TEXT), (3, "what"), (-1, "what"), (0, "what"), (5, TEXT)))
 
 
+def test_a_row_of_nothing_but_the_same_question(loaded: Loaded, tmp_path: Path) -> None:
+    samples = ask(tmp_path, (0, TEXT), (0, TEXT), (0, TEXT))
+    encoder = Encoder(loaded.model, loaded.family, loaded.processor, template=QUESTION.template)
+    (group,) = encoder.encode(samples, range(3)).groups
+    assert len({tuple(prompt.token_ids.tolist()) for prompt in group}) == 1
+    (row,), _ = plan_rows([group], image_tokens=loaded.family.image_token_ids(loaded.processor), share=True)
+    assert row.n_shared == len(group[0].token_ids) - 1
+    assert_as_alone(loaded, samples)
+
+
 def test_pictures_that_take_turns_and_the_same_question_twice(loaded: Loaded, tmp_path: Path) -> None:
     asked = ask(tmp_path, (0, TEXT), (3, "what"), (0, TEXT), (3, TEXT), (0, "what"), (3, "what"))
     assert_as_alone(loaded, asked)
