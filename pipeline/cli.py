@@ -13,6 +13,7 @@ from .command.exchange import export_columns, import_arrays
 from .command.extract import extract
 from .command.plan import plan
 from .command.store import AsJson, ReadableStoreUrl, gc, repair, status, validate
+from .command.tasks import tasks
 
 app = typer.Typer(
     name="superneurons",
@@ -80,6 +81,7 @@ def search(
             console.print(table_of_neurons(report))
 
 
+app.command(epilog="Example: superneurons tasks --show scenes.existence@blur-2")(tasks)
 app.command(epilog="Example: superneurons plan docs/experiment.yaml --memory 80")(plan)
 app.command(
     epilog="Example: superneurons extract --model tiny-llava --task easy-vqa.shape --store demo.zarr --workers 2"

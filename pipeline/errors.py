@@ -11,6 +11,10 @@ class TaskNotFoundError(PipelineError):
     """No task of that name is known."""
 
 
+class TaskError(PipelineError):
+    """A task's description or its source does not hold what it should."""
+
+
 class ModelNotFoundError(PipelineError):
     """A model is neither built in, nor a local folder, nor on the hub."""
 

@@ -72,7 +72,11 @@ def hash_pixels(picture: Image) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One question with its image(s), options and label, the index of the right option."""
+    """One question with its image(s), options and label, the index of the right option.
+
+    Of a multiple choice, ``choices`` are the answers' texts and the options letters. ``published_split`` is that of the
+    task's publishers, where it has one.
+    """
 
     sample_id: str
     image_id: str
@@ -81,8 +85,16 @@ class Sample:
     label: int
     images: tuple[ImageSource, ...]
     split_key: str
+    choices: tuple[str, ...] = ()
+    published_split: Split | None = None
 
     @property
     def split(self) -> Split:
-        """The split that everything with the same ``split_key`` falls into."""
-        return assign_split(self.split_key)
+        """The published split, else the one that everything with the same ``split_key`` falls into."""
+        return self.published_split or assign_split(self.split_key)
+
+    @property
+    def text(self) -> str:
+        """The question as it is asked, with a line for each choice."""
+        lines = (f"\n{option}. {choice}" for option, choice in zip(self.options, self.choices, strict=False))
+        return self.question + "".join(lines)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -125,3 +126,16 @@ def table_of_estimates(estimates: Sequence[RunEstimate]) -> Table:
 
 def _name_hours(hours: float) -> str:
     return f"{hours:,.0f}" if hours >= 99.5 else f"{hours:.2g}" if hours >= 0.01 else "<0.01"
+
+
+def table_of_tasks(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return one row a task: its options, what is asked, where its samples are from."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("task", no_wrap=True)
+    table.add_column("options", overflow="fold")
+    table.add_column("about", overflow="fold")
+    table.add_column("from", overflow="fold")
+    for row in rows:
+        options = row["options"] if isinstance(row["options"], str) else ", ".join(row["options"])
+        table.add_row(row["task"], options, row["about"], row["source"])
+    return table

@@ -15,10 +15,10 @@ from .plan import Only
 from .store import AsJson, CompressionName
 
 if TYPE_CHECKING:
+    from ..document import Lines
     from ..engine.job import Engine
     from ..extraction import ExtractionReport
     from ..planning.experiment import Cluster, Experiment, ModelEntry, TaskEntry
-    from ..planning.experiment_file import Lines
 
 REQUIRED = ("model", "task", "store")
 """Options without which there has to be a file."""

@@ -83,7 +83,7 @@ class Encoder:
 
     def _encode_prompt(self, place: int, sample: Sample, images: ImageInputs | None, picture: int) -> Prompt:
         for text in self._placeholders:
-            if text in sample.question:
+            if text in sample.text:
                 raise SampleError(
                     f"sample {sample.sample_id}: expected a question without the model's own {text!r}, found one; take "
                     "it out"

@@ -362,5 +362,5 @@ def _sample_values(samples: Sequence[Sample]) -> BlockValues:
         "sample_id": texts("sample_id"),
         "image_id": texts("image_id"),
         "split_key": texts("split_key"),
-        "question": texts("question"),
+        "question": texts("text"),
     }

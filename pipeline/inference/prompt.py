@@ -15,7 +15,7 @@ def render_prompt(family: Family, processor: Any, template: str, sample: Sample)
 
     Where the checkpoint has no chat template, the family's plain prompt takes its place.
     """
-    text, n_images = template.format(question=sample.question), len(sample.images)
+    text, n_images = template.format(question=sample.text), len(sample.images)
     if has_chat_template(processor):
         return family.apply_chat_template(processor, family.messages(text, n_images=n_images))
     return family.plain_prompt(processor, text, n_images=n_images)

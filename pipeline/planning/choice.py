@@ -8,24 +8,24 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from ..document import Lines, Place
 from ..errors import ExperimentError, PipelineError
 from ..model import ModelSource, find_model
 from ..request import RunRequest
 from ..settings import ExtractionSettings
 from ..task import Task, load_task, validate_task_name
-from .experiment import Experiment, ModelEntry, Placed, PromptVariant, TaskEntry
-from .experiment_file import Lines, Place
+from .experiment import Experiment, ModelEntry, Placed, TaskEntry, VariantEntry
 
 ONLY_KEYS = ("model", "task", "variant")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunChoice:
-    """One model on one task with one prompt, none of which was looked for yet."""
+    """One model on one task in one variant, none of which was looked for yet."""
 
     model: ModelEntry
     task: TaskEntry
-    prompt: PromptVariant
+    variant: VariantEntry
     settings: ExtractionSettings
 
 
@@ -47,7 +47,7 @@ def select_runs(
         there = {
             "model": [entry.name or entry.model for entry in experiment.models],
             "task": [entry.task for entry in experiment.tasks],
-            "variant": [prompt.name for prompt in experiment.prompts],
+            "variant": [variant.name for variant in experiment.variants],
         }
         named = "; ".join(f"{key} {', '.join(names)}" for key, names in there.items() if key in wanted)
         raise ExperimentError(f"--only {','.join(only)}: expected some of {named}, found no such run; choose again")
@@ -58,8 +58,8 @@ def _cross(experiment: Experiment, overrides: Mapping[str, Any]) -> Iterator[Run
     for model in experiment.models:
         settings = ExtractionSettings(**{**experiment.given(), **model.given(), **overrides})
         for task in experiment.tasks:
-            for prompt in experiment.prompts:
-                yield RunChoice(model=model, task=task, prompt=prompt, settings=settings)
+            for variant in experiment.variants:
+                yield RunChoice(model=model, task=task, variant=variant, settings=settings)
 
 
 def parse_only(texts: Sequence[str]) -> dict[str, list[str]]:
@@ -86,8 +86,8 @@ def parse_only(texts: Sequence[str]) -> dict[str, list[str]]:
 def _is_wanted(choice: RunChoice, wanted: Mapping[str, Sequence[str]]) -> bool:
     names = {
         "model": (choice.model.model, choice.model.name or "", choice.model.model.replace("/", "--")),
-        "task": (choice.task.task, choice.prompt.rename(choice.task.task)),
-        "variant": (choice.prompt.name,),
+        "task": (choice.task.task, choice.variant.rename(choice.task.task)),
+        "variant": (choice.variant.name,),
     }
     return all(
         any(fnmatchcase(name, pattern) for name in names[key] for pattern in patterns)
@@ -116,13 +116,25 @@ def plan_requests(choices: Sequence[RunChoice], *, lines: Lines | None = None) -
                 found = find_model(choice.model.model)
             sources[choice.model] = replace(found, name=choice.model.name or found.name)
         if choice.task not in tasks:
-            tasks[choice.task] = load_task(choice.task.task).head(choice.task.limit)
+            tasks[choice.task] = load_task(choice.task.task, limit=choice.task.limit)
     requests = [
-        RunRequest(source=sources[choice.model], task=choice.prompt.apply(tasks[choice.task]), settings=choice.settings)
+        RunRequest(source=sources[choice.model], task=vary(choice, tasks[choice.task], lines), settings=choice.settings)
         for choice in choices
     ]
     validate_names([request.name for request in requests], choices, lines=lines)
     return requests
+
+
+def vary(choice: RunChoice, task: Task, lines: Lines | None) -> Task:
+    """Return the chosen variant of `task`.
+
+    Raises
+    ------
+    ExperimentError
+        If there is none, with its place in the file; without `lines`, the task's own error.
+    """
+    with told_at(choice.task, lines):
+        return choice.variant.apply(task)
 
 
 def validate_names(names: Sequence[str], choices: Sequence[RunChoice], *, lines: Lines | None) -> None:
@@ -142,7 +154,7 @@ def validate_names(names: Sequence[str], choices: Sequence[RunChoice], *, lines:
         differing = next((entry for entry, other in pairs if entry != other), None)
         remedy = "give the model a name of its own (name: ...)" if differing is choice.model else "leave one out"
         text = f"expected runs of different names, found {name} twice; {remedy}"
-        raise mistake_at(("prompts",) if differing is None else differing.place, text, lines)
+        raise mistake_at(("variants",) if differing is None else differing.place, text, lines)
 
 
 @contextmanager
@@ -156,6 +168,6 @@ def told_at(entry: Placed, lines: Lines | None) -> Iterator[None]:
         raise lines.mistake(entry.place, str(error)) from error
 
 
-def mistake_at(place: Place | None, text: str, lines: Lines | None) -> ExperimentError:
+def mistake_at(place: Place | None, text: str, lines: Lines | None) -> PipelineError:
     """Return an error that says where in the file `text` is to be read, where it is of one."""
     return ExperimentError(text) if lines is None or place is None else lines.mistake(place, text)

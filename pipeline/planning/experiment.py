@@ -1,24 +1,25 @@
-"""Experiments: models x tasks x prompt variants, as their files describe them."""
+"""Experiments: models x tasks x variants, as their files describe them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from storage.dataset import RUN_NAME
 from storage.schema import SITES, Site
 from storage.template import Compression
 
+from ..document import Entry, Place
 from ..limit import MAX_BLOCK, MAX_TOKENS
 from ..model import WeightsDtype
 from ..task import Task
-from .experiment_file import Place
+from ..task.prompt import validate_template
 
 PLAIN = "plain"
-"""The variant that is the task's own prompt; its runs bear the task's name alone."""
+"""The task as it is; its runs bear its name alone."""
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -30,12 +31,6 @@ def _validate_run_part(part: str, whole: str) -> str:
             "choose another"
         )
     return part
-
-
-class Entry(BaseModel):
-    """Anything that is read of an experiment's file: keys that are not known are refused, and nothing is converted."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Settings(Entry):
@@ -139,8 +134,8 @@ class TaskEntry(Placed):
         return _validate_run_part(name, f"model/{name}")
 
 
-class PromptVariant(Entry):
-    """A prompt with a name; without a template it is the task's own."""
+class VariantEntry(Entry):
+    """A variant of the tasks by its name, or with a template a prompt of one's own."""
 
     name: Annotated[str, Field(min_length=1)]
     template: str | None = None
@@ -158,16 +153,7 @@ class PromptVariant(Entry):
     @field_validator("template")
     @classmethod
     def _validate_template(cls, template: str | None) -> str | None:
-        try:
-            asks = template is None or "?!" in template.format(question="?!")
-        except (IndexError, KeyError, ValueError, AttributeError):
-            asks = False
-        if not asks:
-            raise ValueError(
-                f"expected a text with {{question}} in it and no other braces, found {template!r:.60}; write {{{{ or "
-                "}} for a brace of the text's own"
-            )
-        return template
+        return template if template is None else validate_template(template)
 
     @model_validator(mode="after")
     def _validate_plain(self) -> Self:
@@ -178,13 +164,21 @@ class PromptVariant(Entry):
         return self
 
     def apply(self, task: Task) -> Task:
-        """Return `task` with this prompt."""
+        """Return the variant of `task`.
+
+        Raises
+        ------
+        TaskNotFoundError
+            If it has none of this name, and there is no template.
+        """
         if self.name == PLAIN:
             return task
-        return replace(task, name=self.rename(task.name), prompt=self.template or task.prompt)
+        if self.template is None:
+            return task.vary(self.name)
+        return replace(task, name=self.rename(task.name), prompt=self.template)
 
     def rename(self, task: str) -> str:
-        """Return what a task of that name is called with this prompt."""
+        """Return what the variant of a task of that name is called."""
         return task if self.name == PLAIN else f"{task}@{self.name}"
 
 
@@ -198,12 +192,12 @@ class Cluster(Entry):
 
 
 class Experiment(Settings):
-    """A store, and every model on every task with every prompt; settings are for all models that have no other."""
+    """A store, and every model on every task in every variant; settings are for all models that have no other."""
 
     store: Annotated[str, Field(min_length=1)] | None = None
     models: Annotated[tuple[ModelEntry, ...], Field(strict=False, min_length=1)]
     tasks: Annotated[tuple[TaskEntry, ...], Field(strict=False, min_length=1)]
-    prompts: Annotated[tuple[PromptVariant, ...], Field(strict=False, min_length=1)] = (PromptVariant(name=PLAIN),)
+    variants: Annotated[tuple[VariantEntry, ...], Field(strict=False, min_length=1)] = (VariantEntry(name=PLAIN),)
     cluster: Cluster = Cluster()
 
     @model_validator(mode="after")
@@ -213,21 +207,20 @@ class Experiment(Settings):
                 entry.put((key, number))
         return self
 
+    @classmethod
+    def inner_entries(cls) -> Mapping[str, type[Entry]]:
+        """Return the entries of the lists."""
+        return {
+            "models": ModelEntry,
+            "tasks": TaskEntry,
+            "statistics": Statistics,
+            "variants": VariantEntry,
+            "cluster": Cluster,
+        }
+
     @field_validator("store")
     @classmethod
     def _validate_store(cls, store: str | None) -> str | None:
         if store is not None and not store.isprintable():
             raise ValueError(f"expected a path or a URL, found {store!r:.60}; take out what cannot be printed")
         return store
-
-
-def known_keys(place: Sequence[str]) -> list[str]:
-    """Return the keys that an experiment has at a place, which is told by the keys that lead to it."""
-    inner: dict[str, type[Entry]] = {
-        "models": ModelEntry,
-        "tasks": TaskEntry,
-        "statistics": Statistics,
-        "prompts": PromptVariant,
-        "cluster": Cluster,
-    }
-    return list((inner[place[-1]] if place else Experiment).model_fields)

@@ -7,18 +7,18 @@ from dataclasses import replace
 
 from storage.schema import plan_arrays
 
+from ..document import Lines
 from ..errors import ExperimentError, PipelineError
 from ..inference.decoder import find_decoder
 from ..inference.prompt import find_option_tokens, render_prompt
 from ..model import name_checkpoint_faults
 from ..request import plan_block, plan_figures
 from ..settings import AUTO, STORED_DTYPES
-from ..task import TASKS, Task, load_task, validate_task_name
+from ..task import Task, load_task, split_name, task_names, validate_task_name
 from .architecture import Architecture, find_architecture
-from .choice import RunChoice, told_at, validate_names
+from .choice import RunChoice, told_at, validate_names, vary
 from .estimate import Rate, RunEstimate, estimate_run
 from .experiment import ModelEntry, TaskEntry
-from .experiment_file import Lines
 from .task_statistic import tell_workload
 from .workload import Workload, measure_workload
 
@@ -52,7 +52,7 @@ def forecast_runs(
                 found = find_architecture(choice.model.model)
                 named = replace(found.source, name=choice.model.name or found.source.name)
                 models[choice.model] = replace(found, source=named)
-    names = [f"{models[choice.model].source.name}/{choice.prompt.rename(choice.task.task)}" for choice in choices]
+    names = [f"{models[choice.model].source.name}/{choice.variant.rename(choice.task.task)}" for choice in choices]
     validate_names(names, choices, lines=lines)
     known = {name for choice in choices for name in (choice.model.model, models[choice.model].source.name)}
     if strangers := sorted(rates.keys() - known - {""}):
@@ -63,16 +63,16 @@ def forecast_runs(
     for name, choice in zip(names, choices, strict=True):
         with told_at(choice.model, lines):
             model, task = models[choice.model], tasks[choice.task]
-            prompted = None if task is None else choice.prompt.apply(task)
+            varied = None if task is None else vary(choice, task, lines)
             rate = _find_rate(choice, model, rates)
-            estimates.append(_estimate(name, choice, model, prompted, rate=rate, n_gpus=n_gpus))
+            estimates.append(_estimate(name, choice, model, varied, rate=rate, n_gpus=n_gpus))
     return estimates
 
 
 def _load_task(choice: RunChoice) -> Task | None:
     """Return the task, or None where nothing but its statistics is here."""
-    if choice.task.task in TASKS:
-        return load_task(choice.task.task).head(choice.task.limit)
+    if split_name(choice.task.task)[0] in task_names():
+        return load_task(choice.task.task, limit=choice.task.limit)
     if choice.task.statistics is None:
         validate_task_name(choice.task.task)
     return None
@@ -134,7 +134,7 @@ def _tell(choice: RunChoice, model: Architecture, block: int) -> Workload:
         n_samples = min(told.n_samples, choice.task.limit)
         n_images = -(-told.n_images * n_samples // told.n_samples)
         told = told.model_copy(update={"n_samples": n_samples, "n_images": n_images})
-    prompt = choice.prompt.template or "{question}"
+    prompt = choice.variant.template or "{question}"
     return tell_workload(model, told, prompt=prompt, block=block, share=choice.settings.share_images)
 
 

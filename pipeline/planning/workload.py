@@ -179,7 +179,7 @@ def _guess(model: Architecture, task: Task, groups: Sequence[Group], *, share: b
         except SampleError:
             sizes = []
         tokens, patches = count_pictures(model, sizes)
-        own = [ceil(len(task.prompt.format(question=sample.question)) / CHARACTERS_PER_TOKEN) for sample in group]
+        own = [ceil(len(task.prompt.format(question=sample.text)) / CHARACTERS_PER_TOKEN) for sample in group]
         rows += pack_rows(TEMPLATE_TOKENS + tokens, own, shares=can_share(model, share) and bool(sizes))
         n_patches += patches
     return rows, n_patches, "by the length of their texts, no tokenizer being here"
@@ -222,5 +222,5 @@ def pack_rows(n_shared: int, own: Sequence[int], *, shares: bool) -> list[RowSiz
 
 
 def _count_text(sample: Sample) -> int:
-    texts = (sample.sample_id, sample.image_id, sample.split_key, sample.question)
+    texts = (sample.sample_id, sample.image_id, sample.split_key, sample.text)
     return sum(4 + len(text.encode()) for text in texts)

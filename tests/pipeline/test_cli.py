@@ -36,7 +36,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--task", "easy-vqa.shpe"], "task 'easy-vqa.shpe': expected one of easy-vqa.yes-no"),
+        (["--task", "easy-vqa.shpe"], "task 'easy-vqa.shpe': expected a task's name, found none like it"),
         (["--model", "tiny-lava"], "model 'tiny-lava': expected a built-in model (tiny-llava)"),
         (["--model", "nobody/no-such-model"], "model 'nobody/no-such-model': expected it on the hub or in its cache"),
         (["--model", "EMPTY"], "expected a checkpoint folder, found no config.json"),

@@ -27,7 +27,7 @@ models:
 tasks:
   - easy-vqa.shape
   - {task: easy-vqa.color, limit: 10}
-prompts:
+variants:
   - plain
   - {name: brief, template: "{question} Answer briefly."}
 sites: [mlp, residual]
@@ -41,7 +41,7 @@ def write(folder: Path, text: str = TEXT) -> Path:
     return folder / "experiment.yaml"
 
 
-def test_models_times_tasks_times_prompts(tmp_path: Path) -> None:
+def test_models_times_tasks_times_variants(tmp_path: Path) -> None:
     experiment, lines = read_experiment(write(tmp_path))
     requests = plan_requests(select_runs(experiment), lines=lines)
     assert [request.name for request in requests] == [
@@ -148,11 +148,11 @@ BOMB = "\n".join(
         ("[mlp, residual]", "[]", "line 11: sites: expected at least one entry, found none; add one"),
         ("workers: 2", "workers: 0", "line 13: cluster.workers: expected a number greater than or equal to 1, found 0"),
         ("workers: 2", "workerz: 2", "line 13: cluster.workerz: expected one of the keys address, workers, threads"),
-        ("{question} Answer", "{quest} Answer", "line 10: prompts[1].template: expected a text with {question} in it"),
-        ("{question} Answer", "Answer", "line 10: prompts[1].template: expected a text with {question} in it"),
-        ("{question} Answer", "{question} {", "line 10: prompts[1].template: expected a text with {question} in it"),
-        ("name: brief", "name: br ief", "line 10: prompts[1].name: expected a name of ASCII letters"),
-        ("name: brief", "name: plain", "line 10: prompts[1]: expected no template with plain"),
+        ("{question} Answer", "{quest} Answer", "line 10: variants[1].template: expected a text with {question} in it"),
+        ("{question} Answer", "Answer", "line 10: variants[1].template: expected a text with {question} in it"),
+        ("{question} Answer", "{question} {", "line 10: variants[1].template: expected a text with {question} in it"),
+        ("name: brief", "name: br ief", "line 10: variants[1].name: expected a name of ASCII letters"),
+        ("name: brief", "name: plain", "line 10: variants[1]: expected no template with plain"),
         ("easy-vqa.color", "easy/vqa", "line 7: tasks[1].task: expected a name of ASCII letters"),
         ("store:", "stores:", "line 1: stores: expected one of the keys "),
         ("cluster:", "sites:", "line 13: sites: expected once, found a second time after line 11; leave one out"),
@@ -201,14 +201,18 @@ def test_a_file_that_cannot_be_read_is_one_line(content: bytes | None, expected:
     ("old", "new", "expected"),
     [
         ("- tiny-llava", "- tiny-lava", "line 3: models[0]: model 'tiny-lava': expected a built-in model"),
-        ("easy-vqa.color", "easy-vqa.colour", "line 7: tasks[1]: task 'easy-vqa.colour': expected one of easy-vqa"),
+        ("easy-vqa.color", "easy-vqa.colour", "line 7: tasks[1]: task 'easy-vqa.colour': expected a task's name"),
         (
             ", name: again",
             "",
             "line 4: models[1]: expected runs of different names, found tiny-llava/easy-vqa.shape twice",
         ),
         ("easy-vqa.color", "easy-vqa.shape", "line 7: tasks[1]: expected runs of different names, found "),
-        ("- plain", "- brief", "line 8: prompts: expected runs of different names, found "),
+        (
+            "- plain",
+            '- {name: brief, template: "{question}"}',
+            "line 8: variants: expected runs of different names, found ",
+        ),
     ],
 )
 def test_what_is_not_there_is_told_with_its_place(old: str, new: str, expected: str, tmp_path: Path) -> None:

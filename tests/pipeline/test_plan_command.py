@@ -23,7 +23,7 @@ models: [tiny-llava]
 tasks:
   - {task: easy-vqa.shape, limit: 20}
   - {task: easy-vqa.color, limit: 10}
-prompts:
+variants:
   - plain
   - {name: brief, template: "{question} In short"}
 sites: [residual]
@@ -277,7 +277,11 @@ def test_many_objects_are_a_warning(
         ),
         ("models: [tiny-llava]", "models: [HERE/gpt2]", "line 2: models[0]: model class GPT2LMHeadModel: expected"),
         ("models: [tiny-llava]", "models: [HERE/gemma3]", "line 2: models[0]: options 'rectangle' and 'triangle': "),
-        ("easy-vqa.shape", "easy-vqa.shpe", "line 4: tasks[0]: task 'easy-vqa.shpe': expected one of easy-vqa.yes-no"),
+        (
+            "easy-vqa.shape",
+            "easy-vqa.shpe",
+            "line 4: tasks[0]: task 'easy-vqa.shpe': expected a task's name, found none like it",
+        ),
         ("easy-vqa.color", "easy-vqa.shape", "line 5: tasks[1]: expected runs of different names, found "),
         ("block: 16", "blockk: 16", "line 11: blockk: expected one of the keys "),
     ],
@@ -373,7 +377,7 @@ def test_a_model_given_on_the_command_line_takes_the_place_of_the_files(
         (["--model", "", "--task", "easy-vqa.shape", "--store", "x"], None, "--model: expected a value, found none"),
         (["FILE", "--store", ""], TEXT, "--store: expected a value, found none; give one, or leave the option out"),
         (["FILE", "--dtype", "int8"], TEXT, "dtype 'int8': expected one of auto, float32, float16"),
-        (["FILE", "--task", "nothing"], TEXT, "task 'nothing': expected one of easy-vqa.yes-no"),
+        (["FILE", "--task", "nothing"], TEXT, "task 'nothing': expected a task's name, found none like it"),
         (["missing.yaml"], None, "missing.yaml: expected an experiment, found: No such file or directory"),
     ],
 )

@@ -21,7 +21,7 @@ from pipeline.model import find_model
 from pipeline.request import RunRequest
 from pipeline.sample import ImageFile, Sample
 from pipeline.settings import ExtractionSettings
-from pipeline.task import TASKS, Task, load_task
+from pipeline.task import Task, load_task
 from storage import open_dataset
 from storage.schema import ASIDE
 from tests.storage.fake_run import shard_bytes
@@ -107,7 +107,7 @@ def test_the_command_lists_and_tries_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     task: Task = request(samples).task
-    monkeypatch.setitem(TASKS, "easy-vqa.shape", lambda: task)
+    monkeypatch.setattr("pipeline.planning.choice.load_task", lambda *_, **__: task)
     words = ["superneurons", "extract", "--model", "tiny-llava", "--task", "easy-vqa.shape", "--serial"]
     words += ["--store", str(tmp_path / "store"), "--block", "8", "--batch-size", "8"]
 

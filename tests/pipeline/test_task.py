@@ -9,12 +9,14 @@ import pytest
 
 from pipeline.errors import SampleError, TaskNotFoundError
 from pipeline.sample import ImageFile, hash_pixels
-from pipeline.task import TASKS, load_task
+from pipeline.task import load_task
+
+FORMS = ("easy-vqa.yes-no", "easy-vqa.shape", "easy-vqa.color")
 
 
 @pytest.fixture(scope="module")
 def tasks() -> dict[str, list]:  # type: ignore[type-arg]
-    return {name: list(load_task(name).samples) for name in TASKS}
+    return {name: list(load_task(name).samples) for name in FORMS}
 
 
 def test_the_three_forms_hold_every_test_question_once(tasks: dict[str, list]) -> None:  # type: ignore[type-arg]

@@ -1,0 +1,38 @@
+"""The built-in world: as many questions as are wanted about pictures that are drawn when they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+
+from ...scenes.picture import ScenePicture
+from ...scenes.question import ask_about
+from ...scenes.scene import make_scene
+from ..description import TaskDescription
+from ..raw_sample import RawSample
+from . import Reading
+
+REVISION = "scenes 1"
+"""Changes with anything that changes a picture or a question."""
+
+WORLD = "test"
+"""The scenes of the tasks; the built-in models saw others."""
+
+
+def read(description: TaskDescription) -> Reading:
+    """Return the questions of one of the world's tasks; they never end."""
+    return Reading(REVISION, _read_samples(description.task.removeprefix("scenes.")), endless=True)
+
+
+def _read_samples(task: str) -> Iterator[RawSample]:
+    for number in count():
+        picture = ScenePicture(WORLD, number)
+        for place, asked in enumerate(ask_about(task, WORLD, number, make_scene(WORLD, number))):
+            yield RawSample(
+                where=f"scene {number}",
+                sample_id=f"scenes-{number:06d}-{place}",
+                question=asked.question,
+                answer=asked.answer,
+                images=(picture,),
+                choices=asked.choices,
+            )

@@ -1,0 +1,47 @@
+"""Which variants a task has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from ..description import TaskDescription
+    from ..task import Task
+
+
+class Variant(Protocol):
+    """One way to change a task."""
+
+    @property
+    def about(self) -> str:
+        """What is changed, in a few words."""
+        ...
+
+    def apply(self, task: Task) -> Task:
+        """Return the task changed, under its own name.
+
+        Raises
+        ------
+        TaskError
+            If it cannot be changed so.
+        """
+        ...
+
+
+def plan_variants(description: TaskDescription, *, has_images: bool) -> dict[str, Variant]:
+    """Return the variants of a task by their names."""
+    from .control import Blank, Negated, QuestionOnly, Swapped
+    from .letters import AllOrders, Shuffled
+    from .shift import SHIFTS, STRENGTHS, Shift
+    from .wording import Wording
+
+    found: dict[str, Variant] = {name: Wording(template) for name, template in description.wordings.items()}
+    if description.options == "letters":
+        found |= {"shuffled": Shuffled(), "letters": AllOrders()}
+    if description.negations:
+        pairs = tuple((negation.pattern, negation.replacement) for negation in description.negations)
+        found["negated"] = Negated(pairs)
+    if has_images:
+        found |= {"blank": Blank(), "swapped": Swapped(), "question-only": QuestionOnly()}
+        found |= {f"{kind}-{strength}": Shift(kind, strength) for kind in SHIFTS for strength in STRENGTHS}
+    return found
