@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
 from storage.schema import Split
 from storage.split import assign_split
@@ -45,22 +45,29 @@ class ImageFile:
 
     def open(self) -> Image:
         """Return the picture in RGB, decoded whole."""
-        import PIL.Image
+        return decode_picture(self.path, str(self.path))
 
-        try:
-            with PIL.Image.open(self.path) as picture:
-                if picture.width * picture.height > MAX_IMAGE_PIXELS:
-                    raise SampleError(
-                        f"{self.path}: expected a picture of at most {MAX_IMAGE_PIXELS} pixels, found "
-                        f"{picture.width} x {picture.height}; make it smaller"
-                    )
-                return picture.convert("RGB")
-        except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
-            raise SampleError(
-                f"{self.path}: expected a picture of at most {MAX_IMAGE_PIXELS} pixels, found: {error}; make it smaller"
-            ) from error
-        except (OSError, SyntaxError) as error:
-            raise SampleError(f"{self.path}: expected a picture, found {error}; replace the file") from error
+
+def decode_picture(file: Path | IO[bytes], where: str) -> Image:
+    """Return the picture of a file in RGB, decoded whole; `where` names it in messages.
+
+    Raises
+    ------
+    SampleError
+        If it is none, or too large.
+    """
+    import PIL.Image
+
+    too_large = f"{where}: expected a picture of at most {MAX_IMAGE_PIXELS} pixels, found "
+    try:
+        with PIL.Image.open(file) as picture:
+            if picture.width * picture.height > MAX_IMAGE_PIXELS:
+                raise SampleError(f"{too_large}{picture.width} x {picture.height}; make it smaller")
+            return picture.convert("RGB")
+    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
+        raise SampleError(f"{too_large.removesuffix(' ')}: {error}; make it smaller") from error
+    except (OSError, SyntaxError) as error:
+        raise SampleError(f"{where}: expected a picture, found {error}; replace it") from error
 
 
 def hash_pixels(picture: Image) -> str:

@@ -12,6 +12,17 @@ import typer
 
 from ..limit import MAX_BLOCK, MAX_TOKENS
 from .plan import Only
+from .source import (
+    Data,
+    Dataset,
+    DatasetSplit,
+    ImageField,
+    LabelField,
+    Labels,
+    Question,
+    Revision,
+    pick_source,
+)
 from .store import AsJson, CompressionName
 
 if TYPE_CHECKING:
@@ -30,7 +41,17 @@ def extract(
         str | None, typer.Argument(metavar="[FILE]", help="An experiment in YAML; options come before what it says.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="A built-in model, a local checkpoint folder or a hub id.")] = None,
-    task: Annotated[list[str] | None, typer.Option(help="A task's name; may be given several times.")] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="A task's name, or a file or folder of one; may be given several times.")
+    ] = None,
+    data: Data = None,
+    revision: Revision = None,
+    labels: Labels = None,
+    dataset: Dataset = None,
+    question: Question = None,
+    split: DatasetSplit = None,
+    image_field: ImageField = None,
+    label_field: LabelField = None,
     store: Annotated[str | None, typer.Option(help="A folder or s3://bucket/prefix; made if there is none.")] = None,
     only: Only = None,
     sites: Annotated[str, typer.Option(help="Sites to record, separated by commas.")] = "residual,mlp,heads",
@@ -136,15 +157,13 @@ def assemble_experiment(file: str | None, flags: Mapping[str, Any]) -> tuple[Exp
     """
     from ..errors import ExperimentError
     from ..planning.experiment_file import parse_experiment, read_experiment
-    from ..task import validate_task_name
 
-    for name in flags.get("task", ()):
-        validate_task_name(name)
     for name in ("model", "store"):
         if flags.get(name) == "":
             raise ExperimentError(f"--{name}: expected a value, found none; give one, or leave the option out")
-    tasks = list(dict.fromkeys(flags.get("task", ())))
-    missing = [name for name in REQUIRED if not flags.get(name)]
+    tasks = find_task_entries(flags)
+    given = dict(flags) | {"task": tasks}
+    missing = [name for name in REQUIRED if not given.get(name)]
     if file is not None:
         read, lines = read_experiment(file)
         experiment: Experiment = read
@@ -172,14 +191,34 @@ def _pick_models(experiment: Experiment, model: str) -> tuple[ModelEntry, ...]:
     return own or (ModelEntry(model=model),)
 
 
-def _pick_tasks(experiment: Experiment, tasks: Sequence[str], *, limit: int | None) -> tuple[TaskEntry, ...]:
+def find_task_entries(flags: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the tasks that options name, as the entries of a file would.
+
+    Raises
+    ------
+    PipelineError
+        If one of them is not known.
+    """
+    from ..task import find_source, validate_task
+
+    source = pick_source(flags)
+    names = list(dict.fromkeys(flags.get("task") or ()))
+    entries = [{"task": name} | source for name in names] or ([source] if "dataset" in source else [])
+    for entry in entries:
+        validate_task(find_source(entry))
+    return entries
+
+
+def _pick_tasks(
+    experiment: Experiment, tasks: Sequence[Mapping[str, Any]], *, limit: int | None
+) -> tuple[TaskEntry, ...]:
     """Return the file's own entries of some tasks, or new ones; without any, all of the file's."""
     from ..planning.experiment import TaskEntry
 
     picked = experiment.tasks
     if tasks:
         own = {entry.task: entry for entry in experiment.tasks}
-        picked = tuple(own.get(name) or TaskEntry(task=name) for name in tasks)
+        picked = tuple(own.get(entry.get("task", "")) or TaskEntry.model_validate(entry) for entry in tasks)
     return tuple(entry if limit is None else entry.model_copy(update={"limit": limit}) for entry in picked)
 
 

@@ -7,10 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .source import (
+    Data,
+    Dataset,
+    DatasetSplit,
+    ImageField,
+    LabelField,
+    Labels,
+    Question,
+    Revision,
+    pick_source,
+)
 from .store import AsJson
 
 if TYPE_CHECKING:
-    from ..task import Task
+    from ..task import Task, TaskSource
 
 
 N_SHOWN = 64
@@ -21,36 +32,49 @@ def tasks(
     show: Annotated[
         str | None, typer.Option(metavar="NAME", help="Show a task, or TASK@VARIANT: its first sample as it is asked.")
     ] = None,
+    data: Data = None,
+    revision: Revision = None,
+    labels: Labels = None,
+    dataset: Dataset = None,
+    question: Question = None,
+    split: DatasetSplit = None,
+    image_field: ImageField = None,
+    label_field: LabelField = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the tasks, or show one with its prompt and its variants."""
-    from ..task import load_task, task_names
+    """List the tasks, or show one with its prompt and its variants: by an example, if its data is not here."""
+    from ..task import find_source, is_here, load_example, load_task, task_names
 
-    if show is None:
+    flags = pick_source(locals())
+    if show is None and dataset is None:
         rows = [_describe(name) for name in task_names()]
         typer.echo(json.dumps({"tasks": rows}, indent=2)) if as_json else _print_list(rows)
         return
-    figures = _describe(show) | _show(load_task(show, limit=N_SHOWN))
+    source = find_source(flags if show is None else {"task": show} | flags)
+    here = is_here(source) or bool(source.data or source.revision)
+    task = load_task(source, limit=N_SHOWN) if here else load_example(source)
+    figures = _describe(source) | _show(task, is_example=not here)
     typer.echo(json.dumps(figures, indent=2)) if as_json else _print_task(figures)
 
 
-def _describe(name: str) -> dict[str, Any]:
-    from ..task import describe_task
+def _describe(task: str | TaskSource) -> dict[str, Any]:
+    from ..task import describe_task, find_source
 
-    description = describe_task(name)
+    description = describe_task(task)
     return {
-        "task": name,
+        "task": find_source(task).name,
         "about": description.about,
-        "options": list(description.option_texts(0)) or "letters",
+        "options": description.options if isinstance(description.options, str) else list(description.options),
         "source": description.dataset_path or description.homepage or "built in",
         "licence": description.licence,
     }
 
 
-def _show(task: Task) -> dict[str, Any]:
+def _show(task: Task, *, is_example: bool) -> dict[str, Any]:
     """Return the first sample of a task as it is asked."""
     sample = task.samples[0]
     return {
+        "is_example": is_example,
         "sample_id": sample.sample_id,
         "n_images": len(sample.images),
         "prompt": task.prompt.format(question=sample.text),
@@ -71,7 +95,8 @@ def _print_list(rows: list[dict[str, Any]]) -> None:
 def _print_task(figures: dict[str, Any]) -> None:
     pictures = "1 picture" if figures["n_images"] == 1 else f"{figures['n_images']} pictures"
     typer.echo(f"{figures['task']}: {figures['about']}")
-    typer.echo(f"sample {figures['sample_id']}, {pictures}; the model's chat template goes around this:\n")
+    shown = "an example of its form" if figures["is_example"] else f"sample {figures['sample_id']}"
+    typer.echo(f"{shown}, {pictures}; the model's chat template goes around this:\n")
     for line in figures["prompt"].splitlines():
         typer.echo(f"    {line}".rstrip())
     typer.echo(f"\noptions: {', '.join(figures['own_options'])}\nanswer:  {figures['answer']}\nvariants:")

@@ -13,7 +13,7 @@ from ..errors import ExperimentError, PipelineError
 from ..model import ModelSource, find_model
 from ..request import RunRequest
 from ..settings import ExtractionSettings
-from ..task import Task, load_task, validate_task_name
+from ..task import Task, load_task, validate_task
 from .experiment import Experiment, ModelEntry, Placed, TaskEntry, VariantEntry
 
 ONLY_KEYS = ("model", "task", "variant")
@@ -46,7 +46,7 @@ def select_runs(
     if not choices:
         there = {
             "model": [entry.name or entry.model for entry in experiment.models],
-            "task": [entry.task for entry in experiment.tasks],
+            "task": [entry.name for entry in experiment.tasks],
             "variant": [variant.name for variant in experiment.variants],
         }
         named = "; ".join(f"{key} {', '.join(names)}" for key, names in there.items() if key in wanted)
@@ -86,7 +86,7 @@ def parse_only(texts: Sequence[str]) -> dict[str, list[str]]:
 def _is_wanted(choice: RunChoice, wanted: Mapping[str, Sequence[str]]) -> bool:
     names = {
         "model": (choice.model.model, choice.model.name or "", choice.model.model.replace("/", "--")),
-        "task": (choice.task.task, choice.variant.rename(choice.task.task)),
+        "task": (choice.task.name, choice.variant.rename(choice.task.name)),
         "variant": (choice.variant.name,),
     }
     return all(
@@ -109,14 +109,15 @@ def plan_requests(choices: Sequence[RunChoice], *, lines: Lines | None = None) -
     tasks: dict[TaskEntry, Task] = {}
     for choice in choices:  # what is quickly refused comes first
         with told_at(choice.task, lines):
-            validate_task_name(choice.task.task)
+            validate_task(choice.task)
     for choice in choices:
         if choice.model not in sources:
             with told_at(choice.model, lines):
                 found = find_model(choice.model.model)
             sources[choice.model] = replace(found, name=choice.model.name or found.name)
         if choice.task not in tasks:
-            tasks[choice.task] = load_task(choice.task.task, limit=choice.task.limit)
+            with told_at(choice.task, lines):
+                tasks[choice.task] = load_task(choice.task, limit=choice.task.limit)
     requests = [
         RunRequest(source=sources[choice.model], task=vary(choice, tasks[choice.task], lines), settings=choice.settings)
         for choice in choices

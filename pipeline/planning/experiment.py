@@ -15,7 +15,8 @@ from storage.template import Compression
 from ..document import Entry, Place
 from ..limit import MAX_BLOCK, MAX_TOKENS
 from ..model import WeightsDtype
-from ..task import Task
+from ..task import Task, TaskSource
+from ..task.description import Statistics
 from ..task.prompt import validate_template
 
 PLAIN = "plain"
@@ -96,42 +97,16 @@ class ModelEntry(Placed, Settings):
         return name if name is None else _validate_run_part(name, f"{name}/task")
 
 
-class Statistics(Entry):
-    """What planning has to know of a task that is not here."""
-
-    n_samples: Count
-    n_images: Annotated[int, Field(ge=0)]
-    n_options: Annotated[int, Field(ge=2)]
-    question_tokens: Count
-    image_width: Count | None = None
-    image_height: Count | None = None
-
-    @model_validator(mode="after")
-    def _validate_images(self) -> Self:
-        if self.n_images and not (self.image_width and self.image_height):
-            raise ValueError(
-                "expected image_width and image_height with n_images, found none; add them, in pixels, or say "
-                "n_images: 0"
-            )
-        return self
-
-
-class TaskEntry(Placed):
+class TaskEntry(Placed, TaskSource):
     """A task, cut to its first ``limit`` samples; ``statistics`` stand for one that is not here."""
 
-    task: Annotated[str, Field(min_length=1)]
     limit: Count | None = None
     statistics: Statistics | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _take_name_alone(cls, found: Any) -> Any:
-        return {"task": found} if isinstance(found, str) else found
-
-    @field_validator("task")
-    @classmethod
-    def _validate_name(cls, name: str) -> str:
-        return _validate_run_part(name, f"model/{name}")
+    @model_validator(mode="after")
+    def _validate_name(self) -> Self:
+        _validate_run_part(self.name, f"model/{self.name}")
+        return self
 
 
 class VariantEntry(Entry):

@@ -8,13 +8,14 @@ from dataclasses import replace
 from storage.schema import plan_arrays
 
 from ..document import Lines
-from ..errors import ExperimentError, PipelineError
+from ..errors import ExperimentError, TaskNotFoundError
 from ..inference.decoder import find_decoder
 from ..inference.prompt import find_option_tokens, render_prompt
 from ..model import name_checkpoint_faults
 from ..request import plan_block, plan_figures
 from ..settings import AUTO, STORED_DTYPES
-from ..task import Task, load_task, split_name, task_names, validate_task_name
+from ..task import Task, describe_task, is_here, load_task
+from ..task.description import Statistics
 from .architecture import Architecture, find_architecture
 from .choice import RunChoice, told_at, validate_names, vary
 from .estimate import Rate, RunEstimate, estimate_run
@@ -42,7 +43,7 @@ def forecast_runs(
         models is one of those that `rates` name.
     """
     models: dict[ModelEntry, Architecture] = {}
-    tasks: dict[TaskEntry, Task | None] = {}
+    tasks: dict[TaskEntry, Task | Statistics] = {}
     for choice in choices:
         if choice.task not in tasks:
             with told_at(choice.task, lines):
@@ -52,7 +53,7 @@ def forecast_runs(
                 found = find_architecture(choice.model.model)
                 named = replace(found.source, name=choice.model.name or found.source.name)
                 models[choice.model] = replace(found, source=named)
-    names = [f"{models[choice.model].source.name}/{choice.variant.rename(choice.task.task)}" for choice in choices]
+    names = [f"{models[choice.model].source.name}/{choice.variant.rename(choice.task.name)}" for choice in choices]
     validate_names(names, choices, lines=lines)
     known = {name for choice in choices for name in (choice.model.model, models[choice.model].source.name)}
     if strangers := sorted(rates.keys() - known - {""}):
@@ -63,19 +64,22 @@ def forecast_runs(
     for name, choice in zip(names, choices, strict=True):
         with told_at(choice.model, lines):
             model, task = models[choice.model], tasks[choice.task]
-            varied = None if task is None else vary(choice, task, lines)
+            varied = vary(choice, task, lines) if isinstance(task, Task) else task
             rate = _find_rate(choice, model, rates)
             estimates.append(_estimate(name, choice, model, varied, rate=rate, n_gpus=n_gpus))
     return estimates
 
 
-def _load_task(choice: RunChoice) -> Task | None:
-    """Return the task, or None where nothing but its statistics is here."""
-    if split_name(choice.task.task)[0] in task_names():
-        return load_task(choice.task.task, limit=choice.task.limit)
-    if choice.task.statistics is None:
-        validate_task_name(choice.task.task)
-    return None
+def _load_task(choice: RunChoice) -> Task | Statistics:
+    """Return the task, or its statistics where that is all there is here."""
+    if is_here(choice.task):
+        return load_task(choice.task, limit=choice.task.limit)
+    told = choice.task.statistics or describe_task(choice.task).statistics
+    if told is None:
+        raise ExperimentError(
+            f"task {choice.task.name!r}: expected its data or statistics, found neither; add data: or statistics:"
+        )
+    return told
 
 
 def _find_rate(choice: RunChoice, model: Architecture, rates: Rates) -> Rate:
@@ -84,20 +88,19 @@ def _find_rate(choice: RunChoice, model: Architecture, rates: Rates) -> Rate:
 
 
 def _estimate(
-    name: str, choice: RunChoice, model: Architecture, task: Task | None, *, rate: Rate, n_gpus: float
+    name: str, choice: RunChoice, model: Architecture, task: Task | Statistics, *, rate: Rate, n_gpus: float
 ) -> RunEstimate:
     settings = choice.settings
     shape = find_decoder(model.model, model.family, sites=settings.sites, n_tokens=settings.n_tokens).shape
     dtype = STORED_DTYPES["float32"] if settings.dtype == AUTO else STORED_DTYPES[settings.dtype]
-    arrays = plan_arrays(
-        shape, dtype=dtype, options=_options(choice, task), figures=plan_figures(model.family, settings)
-    )
+    options = task.options if isinstance(task, Task) else tuple(map(str, range(task.n_options)))
+    arrays = plan_arrays(shape, dtype=dtype, options=options, figures=plan_figures(model.family, settings))
     block = settings.block or plan_block(arrays)
-    if task is not None:
+    if isinstance(task, Task):
         _validate_options(model, task)
         workload = measure_workload(model, task, block=block, share=settings.share_images)
     else:
-        workload = _tell(choice, model, block)
+        workload = _tell(choice, task, model, block)
     return estimate_run(
         name,
         arrays=arrays,
@@ -110,13 +113,6 @@ def _estimate(
     )
 
 
-def _options(choice: RunChoice, task: Task | None) -> tuple[str, ...]:
-    if task is not None:
-        return task.options
-    n_options = choice.task.statistics.n_options if choice.task.statistics is not None else 0
-    return tuple(map(str, range(n_options)))
-
-
 def _validate_options(model: Architecture, task: Task) -> None:
     """Check that the first token of an answer tells the task's options apart."""
     if model.processor is None or (task.samples[0].images and not model.family.reads_images):
@@ -126,16 +122,23 @@ def _validate_options(model: Architecture, task: Task) -> None:
     find_option_tokens(model.processor.tokenizer, prompt, task.options)
 
 
-def _tell(choice: RunChoice, model: Architecture, block: int) -> Workload:
-    told = choice.task.statistics
-    if told is None:
-        raise PipelineError(f"task {choice.task.task!r}: expected statistics, found none; add them")
+def _tell(choice: RunChoice, told: Statistics, model: Architecture, block: int) -> Workload:
     if choice.task.limit is not None:
         n_samples = min(told.n_samples, choice.task.limit)
         n_images = -(-told.n_images * n_samples // told.n_samples)
         told = told.model_copy(update={"n_samples": n_samples, "n_images": n_images})
-    prompt = choice.variant.template or "{question}"
-    return tell_workload(model, told, prompt=prompt, block=block, share=choice.settings.share_images)
+    return tell_workload(model, told, prompt=_find_prompt(choice), block=block, share=choice.settings.share_images)
+
+
+def _find_prompt(choice: RunChoice) -> str:
+    """Return the prompt of a task that is not here: the variant's, or else its description's, where there is one."""
+    if choice.variant.template is not None:
+        return choice.variant.template
+    try:
+        description = describe_task(choice.task)
+    except TaskNotFoundError:
+        return "{question}"
+    return description.wordings.get(choice.variant.name, description.prompt)
 
 
 def count_all_objects(estimates: Sequence[RunEstimate]) -> int:

@@ -11,8 +11,8 @@ from ..errors import CapacityError, UnsupportedModelError
 from ..inference.encoding import Encoder
 from ..inference.packing import count_shared
 from ..sample import Sample
+from ..task.description import Statistics
 from .architecture import Architecture
-from .experiment import Statistics
 from .workload import (
     CHARACTERS_PER_TOKEN,
     TEMPLATE_TOKENS,

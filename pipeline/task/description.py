@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
+
+from storage.schema import Split
 
 from ..document import Entry, parse_document, read_yaml
 from ..errors import TaskError
@@ -17,14 +19,27 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 Text = Annotated[str, Field(min_length=1)]
 
 
-class Statistic(Entry):
-    """What planning has to know of a task that is not here; counts as they were published."""
+Count = Annotated[int, Field(ge=1)]
 
-    n_samples: Annotated[int, Field(ge=1)]
+
+class Statistics(Entry):
+    """What planning has to know of a task that is not here."""
+
+    n_samples: Count
     n_images: Annotated[int, Field(ge=0)]
-    question_tokens: Annotated[int, Field(ge=1)]
-    image_width: Annotated[int, Field(ge=1)]
-    image_height: Annotated[int, Field(ge=1)]
+    n_options: Annotated[int, Field(ge=2)]
+    question_tokens: Count
+    image_width: Count | None = None
+    image_height: Count | None = None
+
+    @model_validator(mode="after")
+    def _validate_images(self) -> Self:
+        if self.n_images and not (self.image_width and self.image_height):
+            raise ValueError(
+                "expected image_width and image_height with n_images, found none; add them, in pixels, or say "
+                "n_images: 0"
+            )
+        return self
 
 
 class Negation(Entry):
@@ -32,6 +47,20 @@ class Negation(Entry):
 
     pattern: Text
     replacement: str
+
+
+class Corrections(Entry):
+    """How a file of better labels, in POPE's own format, belongs to the records: a variant of the task.
+
+    The file has a line of JSON for each question. A record is the one whose ``image`` field names the line's ``image``,
+    the file's ending left aside, and whose ``question`` field is its ``text``; ``label`` is the answer. Records without
+    a line are left out.
+    """
+
+    variant: Text
+    about: Text
+    image: Text
+    question: Text
 
 
 class TaskDescription(Entry):
@@ -48,14 +77,25 @@ class TaskDescription(Entry):
     dataset_path, dataset_name, dataset_revision
         The dataset on the hub, its configuration, and the commit to read; without a commit, the newest is looked up
         and recorded.
+    data_files, records_key
+        For a dataset that is no repository but files of its publishers: the file in its folder, and the key that holds
+        the records.
+    image_folder
+        Where in the folder the files are that records name as their pictures.
     split
-        The split, or several that together are the task.
+        The split, or several that together are the task, or one for each split of ours.
     reader
-        Which reader of `pipeline.task.reader` makes samples of it, with ``reader_settings``; ``records`` takes the
-        fields below.
-    doc_to_visual, doc_to_text, doc_to_target, doc_to_id
-        Fields of a record: those of its pictures, that of the question (or a text with ``{field}`` in it), that of the
-        answer (an option, the number of one, or a letter), and those that make up its id.
+        Which reader of `pipeline.task.reader` makes samples of it; ``records`` takes the fields below.
+    adapter
+        A function of `pipeline.task.adapter`, for a record that does not hold the fields below as they are.
+    doc_to_visual
+        The fields of a record's pictures; those that are empty are left out, and the record if all are.
+    doc_to_text
+        The field of the question, or a text with ``{field}`` in it.
+    doc_to_target
+        The field of the answer: an option, the number of one, or a letter.
+    doc_to_id
+        The fields that make up a sample's id; without any, the split and the number of the record.
     doc_to_choice
         The field of a multiple choice's answers, or a list of fields, one each. The options are letters then.
     doc_to_group
@@ -65,15 +105,20 @@ class TaskDescription(Entry):
     answers
         What an answer of the records stands for, by the answer; those that are not named are left out.
     options
-        The answers to choose from; for a multiple choice, ``letters``.
+        The answers to choose from; ``letters`` for a multiple choice; ``labels`` for those that the dataset names, or
+        else those that occur.
     prompt
         The user's turn, ``{question}`` in it; the lines of a multiple choice (``A. ...``) belong to the question.
     wordings
         Other prompts, by their names.
     negations
         How a yes/no question is turned into its opposite; the first that matches counts.
+    corrections
+        How a file of better labels is matched, where one may be given.
+    example
+        A record, its pictures left out, that shows the task where the data is not here.
     statistics
-        What planning takes where the samples are not here.
+        What planning takes where the data is not here.
     """
 
     task: Text
@@ -83,9 +128,12 @@ class TaskDescription(Entry):
     dataset_path: str | None = None
     dataset_name: str | None = None
     dataset_revision: str | None = None
-    split: Text | Annotated[tuple[Text, ...], Field(strict=False)] | None = None
+    data_files: Text | None = None
+    records_key: Text | None = None
+    image_folder: Text = "."
+    split: Text | Annotated[tuple[Text, ...], Field(strict=False)] | Mapping[Split, Text] | None = None
     reader: Text = "records"
-    reader_settings: Mapping[str, Any] = {}
+    adapter: Text | None = None
     doc_to_visual: Annotated[tuple[Text, ...], Field(strict=False)] = ()
     doc_to_text: Text | None = None
     doc_to_choice: Text | Annotated[tuple[Text, ...], Field(strict=False)] | None = None
@@ -94,11 +142,13 @@ class TaskDescription(Entry):
     doc_to_group: Text | None = None
     keep: Mapping[str, Any] = {}
     answers: Mapping[str, str] | None = None
-    options: Literal["letters"] | Annotated[tuple[Text, ...], Field(strict=False, min_length=2)]
+    options: Literal["letters", "labels"] | Annotated[tuple[Text, ...], Field(strict=False, min_length=2)]
     prompt: str = "{question}"
     wordings: Mapping[str, str] = {}
     negations: Annotated[tuple[Negation, ...], Field(strict=False)] = ()
-    statistics: Statistic | None = None
+    corrections: Corrections | None = None
+    example: Mapping[str, Any] | None = None
+    statistics: Statistics | None = None
 
     @field_validator("prompt")
     @classmethod
@@ -113,19 +163,22 @@ class TaskDescription(Entry):
         return wordings
 
     @model_validator(mode="after")
-    def _validate_options(self) -> TaskDescription:
-        if self.options != "letters" and len(set(self.options)) < len(self.options):
+    def _validate_options(self) -> Self:
+        if not isinstance(self.options, str) and len(set(self.options)) < len(self.options):
             raise ValueError(f"expected options that differ, found {', '.join(self.options)}; leave one out")
         return self
 
     @classmethod
     def inner_entries(cls) -> Mapping[str, type[Entry]]:
         """Return the entries that stand under a key."""
-        return {"statistics": Statistic, "negations": Negation}
+        return {"statistics": Statistics, "negations": Negation, "corrections": Corrections}
 
-    def option_texts(self, n_letters: int) -> tuple[str, ...]:
-        """Return the options, `n_letters` of them where they are letters."""
-        return tuple(LETTERS[:n_letters]) if self.options == "letters" else tuple(self.options)
+    def splits(self) -> dict[str, Split | None]:
+        """Return the dataset's splits that are read, and what each is published as, if it is."""
+        if isinstance(self.split, Mapping):
+            return {published: split for split, published in self.split.items()}
+        names = (self.split,) if isinstance(self.split, str) else self.split or ("train",)
+        return dict.fromkeys(names)
 
 
 def read_description(path: Path) -> TaskDescription:

@@ -20,8 +20,10 @@ class RawSample:
     """One question as its source tells it, not checked yet.
 
     ``where`` names its place in the source for messages. ``answer`` is the text of an option, or its number. Of a
-    multiple choice, ``choices`` are the answers' texts, and the options letters. ``group`` is what must never be
-    divided between splits, the pictures if None; ``split`` is the published one, if the task has such.
+    multiple choice, ``choices`` are the answers' texts, and the options letters. ``unmarked`` are the pictures before
+    something was drawn into them, if it was: they name it. ``group`` is what must never be divided between splits, the
+    pictures if None; ``split`` is the published one, if the task has such. ``correction_key`` is what a file of better
+    labels calls it: the name of its picture and the question.
     """
 
     where: str
@@ -29,31 +31,58 @@ class RawSample:
     question: str
     answer: str | int
     images: tuple[ImageSource, ...]
+    unmarked: tuple[ImageSource, ...] = ()
     choices: tuple[str, ...] = ()
     group: str | None = None
     split: Split | None = None
+    correction_key: tuple[str, str] | None = None
+
+    @property
+    def shown(self) -> object:
+        """What it shares with other questions about the same pictures; itself where there are none."""
+        return self.unmarked or self.images or self.sample_id
 
 
-def collect_samples(description: TaskDescription, raws: Iterable[RawSample]) -> tuple[Sample, ...]:
-    """Return the checked samples, ordered by first appearance of their pictures.
+def collect_samples(
+    description: TaskDescription,
+    raws: Sequence[RawSample],
+    *,
+    options: tuple[str, ...] | None = None,
+    limit: int | None = None,
+) -> tuple[Sample, ...]:
+    """Return the checked samples, or the first of them, ordered by first appearance of their pictures.
+
+    `options` are those that the source names; without them the description's count.
 
     Raises
     ------
     TaskError
         If there are none, an id is there twice, or an answer is no option.
     """
-    told = list(raws)
-    if not told:
+    if not raws:
         raise TaskError(f"task {description.task}: expected some samples, found none; check the split and the data")
-    _validate_unique(description, told)
-    n_letters = max(len(raw.choices) for raw in told)
-    options = description.option_texts(n_letters)
-    names = name_images({source for raw in told for source in raw.images})
-    samples = [_make_sample(description, raw, options, names) for raw in told]
-    places: dict[str, int] = {}
-    for sample in samples:
-        places.setdefault(sample.image_id, len(places))
-    return tuple(sorted(samples, key=lambda sample: places[sample.image_id]))
+    _validate_unique(description, raws)
+    options = options or _find_options(description, raws)
+    places: dict[object, int] = {}
+    for raw in raws:
+        places.setdefault(raw.shown, len(places))
+    taken = sorted(raws, key=lambda raw: places[raw.shown])[:limit]
+    names = name_images({source for raw in taken for source in raw.unmarked or raw.images})
+    return tuple(_make_sample(description, raw, options, names) for raw in taken)
+
+
+def _find_options(description: TaskDescription, raws: Sequence[RawSample]) -> tuple[str, ...]:
+    if not isinstance(description.options, str):
+        return tuple(description.options)
+    if description.options == "letters":
+        return tuple(LETTERS[: max(len(raw.choices) for raw in raws)])
+    found = tuple(sorted({str(raw.answer) for raw in raws}))
+    if len(found) < 2:
+        raise TaskError(
+            f"task {description.task}: expected two different labels or more, found {', '.join(found)} alone; name the "
+            "options"
+        )
+    return found
 
 
 def _validate_unique(description: TaskDescription, raws: Sequence[RawSample]) -> None:
@@ -89,7 +118,7 @@ def _make_sample(
 ) -> Sample:
     own = tuple(LETTERS[: len(raw.choices)]) if raw.choices else options
     label = _find_label(description, raw, own)
-    shown = [names[source] for source in raw.images]
+    shown = [names[source] for source in raw.unmarked or raw.images]
     image_id = shown[0] if len(shown) == 1 else _digest(" ".join(shown) if shown else f"no image: {raw.question}")
     return Sample(
         sample_id=raw.sample_id,
@@ -105,6 +134,10 @@ def _make_sample(
 
 
 def _find_label(description: TaskDescription, raw: RawSample, options: tuple[str, ...]) -> int:
+    if len(options) < 2:
+        raise TaskError(
+            f"task {description.task}, {raw.where}: expected two choices or more, found {len(options)}; correct it"
+        )
     if isinstance(raw.answer, str) and raw.answer in options:
         return options.index(raw.answer)
     if isinstance(raw.answer, int) and 0 <= raw.answer < len(options):

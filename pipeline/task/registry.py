@@ -1,23 +1,32 @@
-"""All tasks by their names, and how one is loaded."""
+"""All tasks by their names, and how one is loaded: a built-in one, one of one's own, or a dataset by what is asked."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..errors import TaskNotFoundError
+from ..document import Lines, parse_document
+from ..errors import TaskError, TaskNotFoundError
+from .source import TaskSource, is_own, split_name
 from .task import Task
 
 if TYPE_CHECKING:
+    from ..sample import Sample
     from .description import TaskDescription
 
 FOLDER = Path(__file__).parent / "definition"
 
 N_ENDLESS = 4_000
 """Samples of a task that never ends, if nobody says how many."""
+
+REMOTE_READERS = ("records", "instaorder")
+"""Readers of data that is no part of the package, nor a file of one's own."""
+
+OWN_WORDINGS = {"please": "Please answer: {question}", "brief": "{question} Answer briefly."}
 
 
 @cache
@@ -26,43 +35,85 @@ def task_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in FOLDER.glob("[!_]*.yaml")))
 
 
-def split_name(name: str) -> tuple[str, str | None]:
-    """Return the task's and the variant's name of ``task`` or ``task@variant``."""
-    task, at, variant = name.partition("@")
-    return task, variant if at else None
+def find_source(task: str | Mapping[str, Any] | TaskSource) -> TaskSource:
+    """Return where a task comes from, by its name alone or by the keys of `TaskSource`.
+
+    Raises
+    ------
+    TaskError
+        If the keys do not go together.
+    """
+    if isinstance(task, TaskSource):
+        return task
+    content = {"task": task} if isinstance(task, str) else dict(task)
+    return parse_document(content, TaskSource, lines=Lines(path="", fault=TaskError))
 
 
-def validate_task_name(name: str) -> None:
-    """Check that a task of that name is known, its variant left aside.
+def validate_task(task: str | TaskSource) -> None:
+    """Check that a task is known, its variant left aside.
 
     Raises
     ------
     TaskNotFoundError
-        Naming the nearest known task and all of them.
+        Naming the nearest known task, or the path where there is none.
     """
-    task, _ = split_name(name)
-    if task not in task_names():
-        near = difflib.get_close_matches(task, task_names(), n=1)
+    source = find_source(task)
+    name, _ = split_name(source.task)
+    if source.dataset is not None or name in task_names():
+        return
+    if not is_own(source.task):
+        near = difflib.get_close_matches(name, task_names(), n=1)
         hint = f"did you mean {near[0]}?" if near else "`superneurons tasks` lists them"
-        raise TaskNotFoundError(f"task {task!r}: expected a task's name, found none like it; {hint}")
+        raise TaskNotFoundError(f"task {name!r}: expected a task's name, found none like it; {hint}")
+    if not Path(name).exists():
+        raise TaskNotFoundError(f"task {name!r}: expected a file or folder there, found none; check the path")
 
 
-def describe_task(name: str) -> TaskDescription:
-    """Return the description of the task of that name.
+def describe_task(task: str | TaskSource) -> TaskDescription:
+    """Return the description of a task.
 
     Raises
     ------
     TaskNotFoundError
         If there is none.
+    TaskError
+        If it is one's own and cannot be read.
     """
-    from .description import read_description
+    from .description import TaskDescription, read_description
 
-    validate_task_name(name)
-    return read_description(FOLDER / f"{split_name(name)[0]}.yaml")
+    source = find_source(task)
+    validate_task(source)
+    name, _ = split_name(source.task)
+    shared = {"task": split_name(source.name)[0], "options": "labels", "wordings": OWN_WORDINGS}
+    if source.dataset is not None:
+        fields = {"doc_to_visual": [source.image_field], "doc_to_target": source.label_field}
+        asked = (source.question or "").replace("{", "{{").replace("}", "}}")
+        told = {"about": source.question, "dataset_path": source.dataset, "split": source.split, "doc_to_text": asked}
+        return TaskDescription.model_validate(shared | fields | told)
+    if not is_own(source.task):
+        return read_description(FOLDER / f"{name}.yaml")
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        return read_description(path)
+    reader = "classes" if path.is_dir() else "lines"
+    return TaskDescription.model_validate(
+        shared | {"about": f"{path.name}, one's own", "reader": reader, "doc_to_text": source.question}
+    )
 
 
-def load_task(name: str, *, limit: int | None = None) -> Task:
-    """Return the task of that name, ``task`` or ``task@variant``, cut to its first `limit` samples.
+def is_here(task: str | TaskSource) -> bool:
+    """Return whether a task is known and can be loaded without asking the hub."""
+    source = find_source(task)
+    try:
+        description = describe_task(source)
+    except TaskNotFoundError:
+        return False
+    path = source.data or description.dataset_path
+    return description.reader not in REMOTE_READERS or (path is not None and Path(path).is_dir())
+
+
+def load_task(task: str | TaskSource, *, limit: int | None = None) -> Task:
+    """Return a task, or a variant of it, cut to its first `limit` samples.
 
     Raises
     ------
@@ -71,21 +122,63 @@ def load_task(name: str, *, limit: int | None = None) -> Task:
     TaskError
         If its source does not hold what the description says.
     """
+    from .correction import find_corrected
     from .raw_sample import collect_samples
     from .reader import find_reader
+
+    source = find_source(task)
+    description = describe_task(source)
+    if source.labels is not None and description.corrections is None:
+        raise TaskError(f"task {description.task}: expected no file of corrected labels, found one; leave --labels out")
+    reading = find_reader(description.reader)(description, source)
+    raws = list(islice(reading.samples, limit or N_ENDLESS) if reading.endless else reading.samples)
+    if reading.letters:
+        description = description.model_copy(update={"options": "letters"})
+    samples = collect_samples(description, raws, options=reading.options, limit=limit)
+    corrected = None if source.labels is None else find_corrected(source.labels, raws)
+    return _assemble(source, description, samples, revision=reading.revision, corrected=corrected)
+
+
+def load_example(task: str | TaskSource) -> Task:
+    """Return a task, or a variant of it, with the example of its description for samples; there are no pictures.
+
+    Raises
+    ------
+    TaskNotFoundError
+        If there is no such task, or it has no such variant.
+    TaskError
+        If its description has no example.
+    """
+    from .example import make_example
+
+    source = find_source(task)
+    description = describe_task(source)
+    return _assemble(source, description, make_example(description), revision="example", corrected=None)
+
+
+def _assemble(
+    source: TaskSource,
+    description: TaskDescription,
+    samples: tuple[Sample, ...],
+    *,
+    revision: str,
+    corrected: Mapping[str, str] | None,
+) -> Task:
+    """Return the task that samples make, in the variant that is asked for."""
     from .variant import plan_variants
 
-    description = describe_task(name)
-    reading = find_reader(description.reader)(description)
-    raws = islice(reading.samples, limit or N_ENDLESS) if reading.endless else reading.samples
-    samples = collect_samples(description, raws)
     task = Task(
         name=description.task,
-        revision=reading.revision,
+        revision=revision,
         options=max((sample.options for sample in samples), key=len),
         samples=samples,
         prompt=description.prompt,
-        variants=plan_variants(description, has_images=any(sample.images for sample in samples)),
-    ).head(limit)
-    _, variant = split_name(name)
+        variants=plan_variants(
+            description,
+            has_images=any(sample.images for sample in samples),
+            has_choices=any(sample.choices for sample in samples),
+            corrected=corrected,
+        ),
+    )
+    _, variant = split_name(source.task)
     return task if variant is None else task.vary(variant)

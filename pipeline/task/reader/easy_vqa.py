@@ -17,11 +17,13 @@ from pathlib import Path
 from ...sample import ImageFile
 from ..description import TaskDescription
 from ..raw_sample import RawSample
+from ..source import TaskSource
 from . import Reading
 
 
-def read(description: TaskDescription) -> Reading:
+def read(description: TaskDescription, source: TaskSource) -> Reading:
     """Return the questions of the test split whose answer is one of the task's options."""
+    del source
     return Reading(f"easy-vqa {version('easy-vqa')}", _read_samples(description))
 
 

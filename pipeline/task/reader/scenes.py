@@ -10,6 +10,7 @@ from ...scenes.question import ask_about
 from ...scenes.scene import make_scene
 from ..description import TaskDescription
 from ..raw_sample import RawSample
+from ..source import TaskSource
 from . import Reading
 
 REVISION = "scenes 1"
@@ -19,8 +20,9 @@ WORLD = "test"
 """The scenes of the tasks; the built-in models saw others."""
 
 
-def read(description: TaskDescription) -> Reading:
+def read(description: TaskDescription, source: TaskSource) -> Reading:
     """Return the questions of one of the world's tasks; they never end."""
+    del source
     return Reading(REVISION, _read_samples(description.task.removeprefix("scenes.")), endless=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -28,19 +29,24 @@ class Variant(Protocol):
         ...
 
 
-def plan_variants(description: TaskDescription, *, has_images: bool) -> dict[str, Variant]:
-    """Return the variants of a task by their names."""
+def plan_variants(
+    description: TaskDescription, *, has_images: bool, has_choices: bool, corrected: Mapping[str, str] | None
+) -> dict[str, Variant]:
+    """Return the variants of a task by their names; `corrected` are better answers by the samples' ids, if given."""
     from .control import Blank, Negated, QuestionOnly, Swapped
+    from .correction import Corrected
     from .letters import AllOrders, Shuffled
     from .shift import SHIFTS, STRENGTHS, Shift
     from .wording import Wording
 
     found: dict[str, Variant] = {name: Wording(template) for name, template in description.wordings.items()}
-    if description.options == "letters":
+    if has_choices:
         found |= {"shuffled": Shuffled(), "letters": AllOrders()}
     if description.negations:
         pairs = tuple((negation.pattern, negation.replacement) for negation in description.negations)
         found["negated"] = Negated(pairs)
+    if description.corrections:
+        found[description.corrections.variant] = Corrected(corrected, description.corrections.about)
     if has_images:
         found |= {"blank": Blank(), "swapped": Swapped(), "question-only": QuestionOnly()}
         found |= {f"{kind}-{strength}": Shift(kind, strength) for kind in SHIFTS for strength in STRENGTHS}

@@ -1,0 +1,151 @@
+"""Tasks of one's own: JSON lines as in the repository of Sparse Attention Vectors, or CSV, a sample a line.
+
+A line has ``image`` (a path, or several), ``question`` and ``label``; it may have ``options``, ``id`` and ``image_id``.
+Paths begin at the file's folder, or at the one that ``data`` names. In CSV, several are separated by a vertical bar.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ...errors import TaskError
+from ...sample import ImageFile
+from ..description import TaskDescription
+from ..raw_sample import RawSample
+from ..source import TaskSource, split_name
+from . import Reading
+
+KEYS = ("image", "question", "label", "options", "id", "image_id")
+LISTS = ("image", "options")
+
+
+def read(description: TaskDescription, source: TaskSource) -> Reading:
+    """Return what the lines of a file ask.
+
+    Raises
+    ------
+    TaskError
+        If it cannot be read.
+    """
+    file = Path(split_name(source.task)[0])
+    lines = list(_read_csv(file) if file.suffix == ".csv" else _read_json(file))
+    reader = LineReader(description, source, file)
+    reader.takes_letters = len({tuple(line["options"]) for _, line in lines if line.get("options")}) > 1
+    first = next((line["options"] for _, line in lines if line.get("options")), None)
+    return Reading(
+        f"lines of {file.name}",
+        (reader.make_sample(number, line) for number, line in lines),
+        options=None if first is None or reader.takes_letters else tuple(map(str, first)),
+        letters=reader.takes_letters,
+    )
+
+
+def _read_json(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, text in enumerate(_read_text(file).splitlines(), start=1):
+        if not text.strip():
+            continue
+        try:
+            line = json.loads(text)
+        except ValueError as error:
+            raise TaskError(f"{file}, line {number}: expected JSON, found: {error}; correct the line") from error
+        if not isinstance(line, dict):
+            raise TaskError(
+                f'{file}, line {number}: expected {{"image": ..., "question": ..., "label": ...}}, found {text:.40}; '
+                "write an object a line"
+            )
+        yield number, line
+
+
+def _read_csv(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    reader = csv.DictReader(_read_text(file).splitlines(keepends=True), strict=True)
+    try:
+        for line in reader:
+            if None in line or None in line.values():
+                raise TaskError(
+                    f"{file}, line {reader.line_num}: expected {len(reader.fieldnames or ())} columns, found another "
+                    "number; correct the line"
+                )
+            told = {key: value for key, value in line.items() if value}
+            yield (
+                reader.line_num,
+                told | {key: told[key].split("|") for key in LISTS if "|" in told.get(key, "")},
+            )
+    except csv.Error as error:
+        raise TaskError(
+            f"{file}, line {reader.reader.line_num}: expected CSV, found: {error}; correct the line"
+        ) from error
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "bytes that are not UTF-8"
+        raise TaskError(f"{file}: expected a task's lines, found: {reason}; check the path") from error
+
+
+class LineReader:
+    """Makes samples of lines; where lines have different options, they are choices and the answer is a letter."""
+
+    takes_letters = False
+
+    def __init__(self, description: TaskDescription, source: TaskSource, file: Path) -> None:
+        self._description = description
+        self._file = file
+        self._pictures = Path(source.data) if source.data is not None else file.parent
+
+    def make_sample(self, number: int, line: Mapping[str, Any]) -> RawSample:
+        """Return the sample of a line.
+
+        Raises
+        ------
+        TaskError
+            If something is missing or not known, or a picture is not there, with the file and the line.
+        """
+        where = f"line {number}"
+        if unknown := [key for key in line if key not in KEYS]:
+            raise self._fault(number, f"expected the keys {', '.join(KEYS)}, found {unknown[0]!r}; leave it out")
+        options = line.get("options")
+        if options is not None and (not isinstance(options, list) or len({str(option) for option in options}) < 2):
+            raise self._fault(number, f"expected options, two or more that differ, found {options!r:.60}; correct them")
+        if self.takes_letters and options is None:
+            raise self._fault(number, "expected options, as other lines have their own, found none; add them")
+        question = line.get("question", self._description.doc_to_text)
+        if not question or not isinstance(question, str):
+            raise self._fault(number, f"expected a question, found {question!r:.60}; add it, or give --question")
+        if "label" not in line:
+            raise self._fault(number, "expected a label, found none; add it")
+        label = str(line["label"])
+        if options is not None and label not in map(str, options):
+            raise self._fault(
+                number, f"expected a label of {', '.join(map(str, options))}, found {label!r}; correct it"
+            )
+        choices = tuple(map(str, options)) if self.takes_letters and options is not None else ()
+        named = line.get("image", [])
+        pictures = named if isinstance(named, list) else [named]
+        return RawSample(
+            where=f"{self._file}, {where}",
+            sample_id=str(line.get("id", f"{self._description.task}-{number:06d}")),
+            question=question,
+            answer=choices.index(label) if choices else label,
+            images=tuple(
+                self._find_picture(number, name) for name in (pictures if isinstance(pictures, list) else [pictures])
+            ),
+            choices=choices,
+            group=None if "image_id" not in line else str(line["image_id"]),
+        )
+
+    def _find_picture(self, number: int, name: Any) -> ImageFile:
+        path = self._pictures / str(name)
+        if not path.is_file():
+            raise self._fault(
+                number, f"expected a picture at {path}, found none; check the path, or give its folder (--data)"
+            )
+        return ImageFile(path)
+
+    def _fault(self, number: int, text: str) -> TaskError:
+        return TaskError(f"{self._file}, line {number}: {text}")

@@ -1,0 +1,217 @@
+"""Tasks of one's own: lines, folders of classes, descriptions, and datasets that are tasks by what is asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+from datasets import ClassLabel, Features, Image
+
+from pipeline.errors import TaskError, TaskNotFoundError
+from pipeline.task import find_source, load_task
+from tests.task.hub_file import draw
+
+LINES: list[dict[str, object]] = [
+    {"image": "a.png", "question": "What is it?", "label": "cat"},
+    {"image": "b.png", "question": "What is it?", "label": "dog"},
+    {"image": "a.png", "question": "Who?", "label": "dog", "id": "mine", "image_id": "a"},
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with three pictures."""
+    for number, name in enumerate(("a.png", "b.png", "c.png")):
+        draw(number).save(tmp_path / name)
+    return tmp_path
+
+
+def write_lines(folder: Path, lines: list[dict[str, object]], name: str = "pets.jsonl") -> str:
+    """Write a file of lines."""
+    (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(folder / name)
+
+
+def test_json_lines_are_a_task_by_the_name_of_their_file(folder: Path) -> None:
+    task = load_task(write_lines(folder, LINES))
+    assert (task.name, task.options, task.revision) == ("pets", ("cat", "dog"), "lines of pets.jsonl")
+    told = [(sample.sample_id, sample.question, sample.label) for sample in task.samples]
+    assert told == [("pets-000001", "What is it?", 0), ("mine", "Who?", 1), ("pets-000002", "What is it?", 1)]
+    assert task.samples[1].split_key == "a" != task.samples[0].split_key == task.samples[0].image_id
+    assert task.samples[0].images[0].open().size == (32, 24)
+    assert load_task(f"{folder}/pets.jsonl@blur-2").name == "pets@blur-2"
+    assert load_task(f"{folder}/pets.jsonl@please", limit=1).prompt == "Please answer: {question}"
+
+
+def test_the_pictures_of_lines_may_be_in_another_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    file = write_lines(tmp_path_factory.mktemp("other"), [*LINES, {**LINES[0], "image": ["b.png", "c.png"]}])
+    task = load_task(find_source({"task": file, "data": str(folder)}))
+    assert [len(sample.images) for sample in task.samples] == [1, 1, 1, 2]
+    with pytest.raises(TaskError, match=r"pets.jsonl, line 1: expected a picture at .*a.png, found none"):
+        load_task(file)
+
+
+def test_a_table_is_a_task(folder: Path) -> None:
+    (folder / "pets.csv").write_text(
+        'id,image,label,options\none,a.png,yes,yes|no\ntwo,b.png,no,yes|no\n"three, 3",c.png,no,yes|no\n'
+    )
+    task = load_task(find_source({"task": str(folder / "pets.csv"), "question": "Is it {big}?"}))
+    assert task.options == ("yes", "no")
+    assert [(sample.sample_id, sample.label) for sample in task.samples] == [("one", 0), ("two", 1), ("three, 3", 1)]
+    assert task.prompt.format(question=task.samples[0].text) == "Is it {big}?"
+
+
+def test_lines_with_options_of_their_own_are_asked_by_letters(folder: Path) -> None:
+    lines = [
+        {**LINES[0], "options": ["cat", "owl", "bat"]},
+        {**LINES[1], "options": ["cow", "dog"]},
+    ]
+    task = load_task(write_lines(folder, lines))
+    assert task.options == ("A", "B", "C") and [sample.label for sample in task.samples] == [0, 1]
+    assert task.samples[1].text == "What is it?\nA. cow\nB. dog" and task.samples[1].options == ("A", "B")
+    assert "letters" in task.variants
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"image": "a.png", "question": "Q", "label": "x"\n', "line 1: expected JSON, found: Expecting ',' delimiter"),
+        ('["a.png"]\n', 'line 1: expected {"image": ..., "question": ..., "label": ...}, found'),
+        ('\n{"image": "a.png", "label": "x"}\n', "line 2: expected a question, found None; add it, or give --question"),
+        ('{"image": "a.png", "question": "Q"}', "line 1: expected a label, found none; add it"),
+        ('{"image": "z.png", "question": "Q", "label": "x"}', "z.png, found none; check the path"),
+        ('{"image": "a.png", "question": "Q", "label": "x", "lable": "y"}', "found 'lable'; leave it out"),
+        (
+            '{"image": "a.png", "question": "Q", "label": "x", "options": ["y", "z"]}',
+            "line 1: expected a label of y, z, found 'x'",
+        ),
+        (
+            '{"image": "a.png", "question": "Q", "label": "x", "options": ["x"]}',
+            "line 1: expected options, two or more",
+        ),
+        ('{"image": "a.png", "question": "Q", "label": "x"}', "expected two different labels or more, found x alone"),
+        ("", "task pets: expected some samples, found none"),
+        (
+            '{"image": "a.png", "question": "Q", "label": "x", "id": 1}\n'
+            '{"image": "b.png", "question": "Q", "label": "y", "id": 1}',
+            "pets.jsonl, line 2: expected an id of its own, found '1', which is that of ",
+        ),
+    ],
+)
+def test_a_mistake_in_lines_is_told_with_its_place(text: str, expected: str, folder: Path) -> None:
+    (folder / "pets.jsonl").write_text(text)
+    with pytest.raises(TaskError) as raised:
+        load_task(str(folder / "pets.jsonl"))
+    assert expected in str(raised.value) and "\n" not in str(raised.value) and "pets" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"image,question,label\na.png,Q\n", "pets.csv, line 2: expected 3 columns, found another number"),
+        (b'image,question,label\n"a.png,Q,x\n', "pets.csv, line 2: expected CSV, found: "),
+        (b"\xff\xfe\x00", "pets.csv: expected a task's lines, found: bytes that are not UTF-8"),
+    ],
+)
+def test_a_mistake_in_a_table_is_told_with_its_place(content: bytes, expected: str, folder: Path) -> None:
+    (folder / "pets.csv").write_bytes(content)
+    with pytest.raises(TaskError, match=expected):
+        load_task(str(folder / "pets.csv"))
+
+
+def test_a_folder_for_each_class_is_a_task(tmp_path: Path) -> None:
+    for number, name in enumerate(("cat/1.png", "cat/2.png", "dog/1.png", "dog/more/3.PNG")):
+        (tmp_path / "pets" / name).parent.mkdir(parents=True, exist_ok=True)
+        draw(number).save(tmp_path / "pets" / name)
+    task = load_task(find_source({"task": str(tmp_path / "pets"), "question": "What is it?"}))
+    assert (task.name, task.options) == ("pets", ("cat", "dog"))
+    told = [(sample.sample_id, sample.label) for sample in task.samples]
+    assert told == [("cat/1.png", 0), ("cat/2.png", 0), ("dog/1.png", 1), ("dog/more/3.PNG", 1)]
+    with pytest.raises(TaskError, match=r"expected a question about its pictures, found none; give it \(--question\)"):
+        load_task(str(tmp_path / "pets"))
+    (tmp_path / "pets" / "owl").mkdir()
+    with pytest.raises(TaskError, match="owl: expected pictures, found none"):
+        load_task(find_source({"task": str(tmp_path / "pets"), "question": "What is it?"}))
+    with pytest.raises(TaskError, match="expected a folder of pictures for each class, found 1"):
+        load_task(find_source({"task": str(tmp_path), "question": "What is it?"}))
+
+
+def test_an_image_classification_set_is_a_task_by_what_is_asked(tmp_path: Path) -> None:
+    features = Features({"picture": Image(), "disease": ClassLabel(names=["rust", "spot", "healthy"])})
+    columns = {"picture": [draw(0), draw(1), draw(2)], "disease": [2, 0, 2]}
+    (tmp_path / "beans" / "data").mkdir(parents=True)
+    file = tmp_path / "beans" / "data" / "validation-00000-of-00001.parquet"
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(str(file))
+    keys = {"dataset": str(tmp_path / "beans"), "question": "Which {disease}?", "split": "validation"}
+    task = load_task(find_source(keys | {"image_field": "picture", "label_field": "disease"}))
+    assert (task.name, task.options) == ("beans", ("rust", "spot", "healthy"))
+    assert [(sample.sample_id, sample.label) for sample in task.samples] == [
+        ("validation-0", 2),
+        ("validation-1", 0),
+        ("validation-2", 2),
+    ]
+    assert task.samples[0].question == "Which {disease}?"
+    with pytest.raises(TaskError, match="expected a field 'image', found picture, disease"):
+        load_task(find_source(keys))
+    with pytest.raises(TaskError, match="expected a question for a dataset, found none"):
+        find_source({"dataset": "beans"})
+
+
+DESCRIPTION = """\
+task: night
+about: day or night
+dataset_path: PLACE
+split: {probe: train, test: validation}
+doc_to_visual: [picture]
+doc_to_text: "Is it {what}?"
+doc_to_target: time
+answers: {d: day, n: night}
+options: [day, night]
+"""
+
+
+def test_a_description_of_ones_own_may_publish_splits(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    draw(0).save(tmp_path / "data" / "0.png")
+    for split in ("train", "validation"):
+        lines = [{"picture": "0.png", "what": "day or night", "time": time} for time in ("d", "n", "dusk")]
+        write_lines(tmp_path / "data", lines, f"{split}.jsonl")
+    (tmp_path / "night.yaml").write_text(DESCRIPTION.replace("PLACE", str(tmp_path / "data")))
+    task = load_task(str(tmp_path / "night.yaml"))
+    assert (task.name, len(task.samples)) == ("night", 4)
+    assert [sample.split for sample in task.samples] == ["probe", "probe", "test", "test"]
+    assert [sample.label for sample in task.samples] == [0, 1, 0, 1]
+    assert task.samples[0].question == "Is it day or night?"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("options: [day, night]", "options: [day, day]", "night.yaml, line 1: expected options that differ"),
+        ("options: [day, night]", "", "night.yaml, line 1: options: expected a value, found none; add it"),
+        ("about: day or night", "abuot: day", "line 2: abuot: expected one of the keys task, about"),
+        ("answers: {d: day, n: night}", "answers: {d: day, n: dark}", "expected an answer of day, night, found 'dark'"),
+        ("doc_to_target: time", "doc_to_target: hour", "train record 0: expected a field 'hour', found picture, what"),
+        ('"Is it {what}?"', '"Is it {who}?"', "train record 0: expected a field 'who', found picture, what"),
+        ("about: day or night", "about: [1", "night.yaml, line 3: expected YAML, found"),
+        ("options: [day, night]", "prompt: no place\noptions: [day, night]", "expected a text with {question} in it"),
+    ],
+)
+def test_a_mistake_in_a_description_is_one_line(old: str, new: str, expected: str, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    draw(0).save(tmp_path / "data" / "0.png")
+    for split in ("train", "validation"):
+        lines: list[dict[str, object]] = [{"picture": "0.png", "what": "day", "time": time} for time in ("d", "n")]
+        write_lines(tmp_path / "data", lines, f"{split}.jsonl")
+    (tmp_path / "night.yaml").write_text(DESCRIPTION.replace("PLACE", str(tmp_path / "data")).replace(old, new))
+    with pytest.raises(TaskError) as raised:
+        load_task(str(tmp_path / "night.yaml"))
+    assert expected in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_path_where_nothing_is_is_one_line(tmp_path: Path) -> None:
+    for name in ("pets.jsonl", "pets.csv", "night.yaml", "folder/pets"):
+        with pytest.raises(TaskNotFoundError, match="expected a file or folder there, found none; check the path"):
+            load_task(str(tmp_path / name))
