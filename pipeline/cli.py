@@ -35,14 +35,14 @@ def demo(
 ) -> None:
     """Extract the built-in model's activations on three tasks, find Super Neurons, print one table."""
     from .demo import run_demo
-    from .table import table_of_accuracies
+    from .table import tables_of_accuracies
 
     reports = run_demo(out)
     if as_json:
         _print_json({"runs": [report.to_dict() for report in reports]})
     else:
         console = Console()
-        console.print(table_of_accuracies(reports))
+        console.print(*tables_of_accuracies(reports), sep="\n")
         console.print(f"Activations: {out}/activations.zarr   figures: {out}/summary.json", soft_wrap=True)
 
 
@@ -60,7 +60,7 @@ def search(
     from storage import open_dataset
 
     from .progress import search_runs
-    from .table import table_of_accuracies, table_of_neurons
+    from .table import table_of_neurons, tables_of_accuracies
 
     chosen_metric = None if metric is None else parse_metric(metric)
     dataset = open_dataset(store)
@@ -76,7 +76,7 @@ def search(
         _print_json({"runs": rows})
     else:
         console = Console()
-        console.print(table_of_accuracies(reports))
+        console.print(*tables_of_accuracies(reports), sep="\n")
         for report in reports if neurons else []:
             console.print(table_of_neurons(report))
 

@@ -26,15 +26,19 @@ UNKNOWN = "\u2013"
 """A dash, for what a run cannot tell."""
 
 
-def table_of_accuracies(reports: Sequence[SearchReport]) -> Table:
-    """Return one row a run: test accuracies in per cent, how many Super Neurons, the first layer they sit in.
+def tables_of_accuracies(reports: Sequence[SearchReport]) -> list[Table]:
+    """Return a table for each model."""
+    models = dict.fromkeys(report.model for report in reports)
+    return [_table_of_accuracies(model, [report for report in reports if report.model == model]) for model in models]
+
+
+def _table_of_accuracies(model: str, reports: Sequence[SearchReport]) -> Table:
+    """Return one row a task: test accuracies in per cent, how many Super Neurons, the first layer they sit in.
 
     `UNKNOWN` stands for what a run cannot tell.
     """
-    models = {report.model for report in reports}
-    title = f"{models.pop()}: " if len(models) == 1 else ""
     table = Table(
-        title=f"{title}accuracy on the test split, %",
+        title=f"{model}: accuracy on the test split, %",
         title_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,
@@ -49,7 +53,7 @@ def table_of_accuracies(reports: Sequence[SearchReport]) -> Table:
     for report in reports:
         accuracies = [_per_cent(report.accuracy.get(name)) for name in ACCURACY_COLUMNS]
         table.add_row(
-            report.task if title else f"{report.model}/{report.task}",
+            report.task,
             str(report.n_test),
             *accuracies,
             str(len(report.super_neurons)),

@@ -15,7 +15,7 @@ from .supervision import Supervision
 def predict_baselines(
     run: Run, supervision: Supervision, rows: npt.NDArray[np.intp]
 ) -> dict[str, npt.NDArray[np.int16]]:
-    """Return the answers of every baseline for the samples of `rows`, by its name.
+    """Return the answers of every baseline for the samples of `rows`, by its name; all are of the sample's own options.
 
     A run that holds no option evidence, as imported arrays may not, has no ``base``.
     """
@@ -24,14 +24,14 @@ def predict_baselines(
         "question_only": predict_question_only(run, supervision, rows),
     }
     if run.has_array("option_logit"):
-        answers["base"] = predict_base(run, rows)
+        answers["base"] = predict_base(run, supervision, rows)
     return answers
 
 
 def predict_majority(supervision: Supervision, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int16]:
     """Return the probe split's most frequent label for every sample of `rows`; a tie goes to the lower index."""
     counts = np.bincount(supervision.labels[supervision.rows("probe")], minlength=supervision.n_classes)
-    return np.full(len(rows), np.argmax(counts), dtype=np.int16)
+    return _choose(np.broadcast_to(counts, (len(rows), supervision.n_classes)), supervision, rows)
 
 
 def predict_question_only(run: Run, supervision: Supervision, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int16]:
@@ -45,15 +45,22 @@ def predict_question_only(run: Run, supervision: Supervision, rows: npt.NDArray[
     by_text: dict[str, Counter[int]] = defaultdict(Counter)
     for row in probe:
         by_text[str(questions[row])][int(supervision.labels[row])] += 1
+    counts = np.zeros((len(rows), supervision.n_classes))
+    for place, row in enumerate(rows):
+        for label, count in by_text.get(str(questions[row]), {}).items():
+            counts[place, label] = count
+    return _choose(counts + overall / (len(probe) + 1), supervision, rows)
 
-    def answer(text: str) -> int:
-        counts = by_text.get(text, Counter())
-        return max(range(supervision.n_classes), key=lambda label: (counts[label], overall[label], -label))
 
-    return np.array([answer(str(questions[row])) for row in rows], dtype=np.int16)
-
-
-def predict_base(run: Run, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int16]:
+def predict_base(run: Run, supervision: Supervision, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int16]:
     """Return the model's own answer by option evidence: the option with the largest log-probability."""
-    answer: npt.NDArray[np.int16] = np.argmax(run.read_samples("option_logit")[rows], axis=1).astype(np.int16)
-    return answer
+    return _choose(run.read_samples("option_logit")[rows], supervision, rows)
+
+
+def _choose(
+    scores: npt.NDArray[np.floating | np.integer], supervision: Supervision, rows: npt.NDArray[np.intp]
+) -> npt.NDArray[np.int16]:
+    """Return the option of the largest score, (row, class), among those that each sample has; ties to the lower."""
+    own = np.where(supervision.own_options(rows), scores, -np.inf)
+    best: npt.NDArray[np.int16] = np.argmax(own, axis=1).astype(np.int16)
+    return best

@@ -12,7 +12,7 @@ from storage import Run
 
 from .errors import SearchError
 from .scan import Scheduler, StumpTable, read_votes
-from .supervision import Supervision
+from .supervision import Supervision, read_supervision
 from .vote import vote_many, vote_two
 
 CANDIDATE_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
@@ -38,11 +38,20 @@ class SuperNeurons:
         return int(min(table.layer.min() for table in self.contrasts))
 
     def predict(
-        self, run: Run, rows: npt.NDArray[np.intp], *, scheduler: Scheduler = "threads"
+        self,
+        run: Run,
+        rows: npt.NDArray[np.intp],
+        *,
+        supervision: Supervision | None = None,
+        scheduler: Scheduler = "threads",
     ) -> npt.NDArray[np.int16]:
-        """Return the option that the vote names for each sample of `rows`, from the activations stored in `run`."""
+        """Return the option that the vote names for each sample of `rows`, from the activations stored in `run`.
+
+        It is one of the sample's own options, as `supervision` has them, or else the run.
+        """
+        own = (supervision or read_supervision(run)).own_options(rows)
         fired = [read_votes(run, table, rows, scheduler=scheduler) for table in self.contrasts]
-        return _vote(fired, self.contrasts)
+        return _vote(fired, self.contrasts, own)
 
     def describe(self) -> list[dict[str, Any]]:
         """Return the Super Neurons as plain rows, best first within their contrast."""
@@ -62,10 +71,12 @@ class SuperNeurons:
         ]
 
 
-def _vote(fired: list[npt.NDArray[np.bool_]], tables: tuple[StumpTable, ...]) -> npt.NDArray[np.int16]:
+def _vote(
+    fired: list[npt.NDArray[np.bool_]], tables: tuple[StumpTable, ...], own_options: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.int16]:
     if len(tables) == 1:
         return vote_two(fired[0])
-    return vote_many(fired, [table.score for table in tables])
+    return vote_many(fired, [table.score for table in tables], own_options=own_options)
 
 
 def select_auto(
@@ -93,13 +104,14 @@ def select_auto(
             f"run {run.name}: expected neurons that vary below layer {depth}, found none; check the store"
         )
     rows = supervision.rows("validation")
+    own = supervision.own_options(rows)
     fired = [read_votes(run, table, rows, scheduler=scheduler) for table in pool]
     best_right, chosen = -1, pool
     for count in CANDIDATE_COUNTS:
         if count > max(len(table) for table in pool):
             break
         tables = [table.take(slice(count)) for table in pool]
-        prediction = _vote([votes[:, :count] for votes in fired], tuple(tables))
+        prediction = _vote([votes[:, :count] for votes in fired], tuple(tables), own)
         right = int((prediction == supervision.labels[rows]).sum())
         if right > best_right:
             best_right, chosen = right, tables

@@ -86,8 +86,8 @@ def search_run(
     rows = labelled.rows("test")
     predictions = {
         **predict_baselines(run, labelled, rows),
-        "super_neurons": deep.predict(run, rows, scheduler=scheduler),
-        "super_neurons_depth1": shallow.predict(run, rows, scheduler=scheduler),
+        "super_neurons": deep.predict(run, rows, supervision=labelled, scheduler=scheduler),
+        "super_neurons_depth1": shallow.predict(run, rows, supervision=labelled, scheduler=scheduler),
     }
     accuracy = {name: float((answer == labelled.labels[rows]).mean()) for name, answer in predictions.items()}
     spoken = run.read_samples("base_answer")[rows] if run.has_array("base_answer") else None

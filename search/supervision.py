@@ -19,13 +19,21 @@ class Supervision:
 
     ``labels`` (sample,) int16 are option indices, ``split`` (sample,) int8 codes in the order of
     `storage.schema.SPLITS`,
-    ``valid`` (sample,) bool. ``n_classes`` counts the options.
+    ``valid`` (sample,) bool. ``n_classes`` counts the options; ``n_options`` (sample,) int16 those of each sample, the
+    first ones, where their number varies: every prediction is one of the sample's own.
     """
 
     labels: npt.NDArray[np.int16]
     split: npt.NDArray[np.int8]
     valid: npt.NDArray[np.bool_]
     n_classes: int
+    n_options: npt.NDArray[np.int16] | None = None
+
+    def own_options(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+        """Return which options the samples of `rows` have, shape (row, class)."""
+        if self.n_options is None:
+            return np.ones((len(rows), self.n_classes), dtype=bool)
+        return np.arange(self.n_classes) < self.n_options[rows][:, None]
 
     def rows(self, split: Split) -> npt.NDArray[np.intp]:
         """Return the indices of the valid samples of a split, in store order.
@@ -60,4 +68,10 @@ def read_supervision(run: Run) -> Supervision:
             f"run {run.name}, sample {outside[0]}: expected a label from 0 to {n_classes - 1}, found "
             f"{labels[outside[0]]}; the store is damaged, move the run's folder away and extract it again"
         )
-    return Supervision(labels=labels, split=run.read_samples("split"), valid=valid, n_classes=n_classes)
+    return Supervision(
+        labels=labels,
+        split=run.read_samples("split"),
+        valid=valid,
+        n_classes=n_classes,
+        n_options=run.read_samples("n_options"),
+    )

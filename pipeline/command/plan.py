@@ -91,7 +91,9 @@ def explain_estimates(estimates: Sequence[RunEstimate], *, left: Mapping[str, fl
     """Return what the figures are made of, and the fraction of each run that is `left` to do, a line each."""
     from ..planning.forecast import count_all_puts
 
-    counted = list(dict.fromkeys(f"{estimate.basis}: {estimate.run}" for estimate in estimates))
+    counted: dict[str, list[str]] = {}
+    for estimate in estimates:
+        counted.setdefault(estimate.basis, []).append(estimate.run)
     speeds = sorted({f"{estimate.run.partition('/')[0]} at {estimate.rate}" for estimate in estimates})
     return [
         "disk: uncompressed, float32 where dtype is auto",
@@ -99,7 +101,10 @@ def explain_estimates(estimates: Sequence[RunEstimate], *, left: Mapping[str, fl
         "tokens: of prompts that the decoder reads; alone: if every question read its picture again",
         f"GPU h: a worker's computing, times its GPUs; {'; '.join(speeds)}",
         f"S3: {count_all_puts(estimates):,} PUT requests in all",
-        *(f"counted from {line}" for line in counted),
+        *(
+            f"counted from {basis}: {'all runs' if len(runs) == len(estimates) > 1 else ', '.join(runs)}"
+            for basis, runs in counted.items()
+        ),
         *(
             f"already there: {1 - fraction:.0%} of {run}; its figures above are of the whole"
             for run, fraction in left.items()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UnsupportedModelError
+from ..errors import ModelNotFoundError, UnsupportedModelError
 from ..family import Family, find_family
 from ..model import (
     ModelSource,
@@ -17,6 +18,9 @@ from ..model import (
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
+
+PUBLISHED = Path(__file__).parent / "published"
+"""Configurations of models of the hub, as published there, by their ids with ``--`` for the slash."""
 
 TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.*", "spiece.*")
 
@@ -74,7 +78,8 @@ class Architecture:
 def find_architecture(model_id: str) -> Architecture:
     """Return what can be known of a model without its weights; a folder with nothing but config.json is enough.
 
-    Of a hub id, the small files are taken from the hub's cache, or downloaded.
+    Of a hub id, the small files are taken from the hub's cache, or downloaded; where they cannot be, the configurations
+    of `PUBLISHED` tell as much.
 
     Raises
     ------
@@ -83,7 +88,7 @@ def find_architecture(model_id: str) -> Architecture:
     UnsupportedModelError
         If no family knows the model, or its files are not usable.
     """
-    source = find_model(model_id, with_weights=False)
+    source = _find_source(model_id)
     config = read_config(source)
     family = find_family(config.model_type)
     model = load_empty_model(source)
@@ -97,6 +102,16 @@ def find_architecture(model_id: str) -> Architecture:
         processor=load_processor(source) if has_words or source.gguf else None,
         size=measure_model(model),
     )
+
+
+def _find_source(model_id: str) -> ModelSource:
+    try:
+        return find_model(model_id, with_weights=False)
+    except ModelNotFoundError:
+        name = model_id.replace("/", "--")
+        if not (PUBLISHED / name / "config.json").is_file():
+            raise
+        return replace(find_model(str(PUBLISHED / name), with_weights=False), model_id=model_id)
 
 
 def measure_model(model: PreTrainedModel) -> ModelSize:

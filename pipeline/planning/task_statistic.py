@@ -80,7 +80,7 @@ def tell_workload(model: Architecture, told: Statistics, *, prompt: str, block: 
         longest_row=max(row.n_tokens for rows, _ in groups for row in rows),
         n_patches=n_pictures * patches,
         n_text_bytes=told.n_samples * (TEXT_BYTES + CHARACTERS_PER_TOKEN * told.question_tokens),
-        basis="the file's statistics" + ("" if model.processor is not None else ", no tokenizer being here"),
+        basis="statistics of the task" + ("" if model.processor is not None else ", no tokenizer being here"),
     )
 
 

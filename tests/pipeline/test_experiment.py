@@ -153,7 +153,7 @@ BOMB = "\n".join(
         ("{question} Answer", "{question} {", "line 10: variants[1].template: expected a text with {question} in it"),
         ("name: brief", "name: br ief", "line 10: variants[1].name: expected a name of ASCII letters"),
         ("name: brief", "name: plain", "line 10: variants[1]: expected no template with plain"),
-        ("easy-vqa.color", "easy/vqa", "line 7: tasks[1].task: expected a name of ASCII letters"),
+        ("easy-vqa.color", "easy vqa", "line 7: tasks[1]: expected a name of ASCII letters"),
         ("store:", "stores:", "line 1: stores: expected one of the keys "),
         ("cluster:", "sites:", "line 13: sites: expected once, found a second time after line 11; leave one out"),
         ("models:", "modelz:", "line 2: modelz: expected one of the keys "),
@@ -259,7 +259,8 @@ def test_what_the_example_leaves_out_is_right(tmp_path: Path) -> None:
     lines = EXAMPLE.read_text().splitlines()
     marks = ("  # - {", "  # - task:", "  #   statistics:", "  # address:")
     bare = [line.replace("  # ", "  ", 1) if line.startswith(marks) else line for line in lines]
-    assert sum(line != kept for line, kept in zip(lines, bare, strict=True)) == 4
+    assert sum(line != kept for line, kept in zip(lines, bare, strict=True)) == 5
     experiment, _ = read_experiment(write(tmp_path, "\n".join(bare)))
     assert experiment.models[1].name == "llava-7b" and experiment.cluster.address == "auto"
-    assert experiment.tasks[2].statistics is not None and experiment.tasks[2].statistics.n_images == 500
+    assert experiment.tasks[2].data == "/data/COCO"
+    assert experiment.tasks[3].statistics is not None and experiment.tasks[3].statistics.n_images == 500

@@ -115,7 +115,10 @@ def test_plan_prints_a_table_and_what_it_is_made_of(
         ("tiny-llava/easy-vqa.color@brief", "10"),
         ("all", "60"),
     ]
-    assert "counted from all 20 samples encoded: tiny-llava/easy-vqa.shape\n" in printed.out
+    assert (
+        "counted from all 20 samples encoded: tiny-llava/easy-vqa.shape, tiny-llava/easy-vqa.shape@brief\n"
+        in printed.out
+    )
     assert "tiny-llava at 10 TFLOP/s, assumed (an A100)" in printed.out
     assert not (tmp_path / "store").exists()
 
@@ -399,3 +402,21 @@ def test_a_mistake_in_extract_is_one_line_and_code_2(
 def test_the_help_gives_an_example(command: str, monkeypatch: pytest.MonkeyPatch, capfd: Captured) -> None:
     assert call(monkeypatch, command, "--help") == 0
     assert f"Example: superneurons {command}" in capfd.readouterr().out
+
+
+PAPER = Path(__file__).parents[2] / "experiments" / "paper.yaml"
+
+
+def test_the_papers_models_and_tasks_are_planned_without_any_of_them(
+    monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    assert call(monkeypatch, "plan", str(PAPER), "--json") == 0
+    runs = {run["run"]: run for run in json.loads(capfd.readouterr().out)["runs"]}
+    tasks = ("pope", "instaorder.occlusion", "instaorder.depth", "vizwiz.answerable", "clevr.yes-no", "a-okvqa")
+    assert set(runs) == {f"{m}/{t}" for m in ("llava-1.5-7b", "qwen3-vl-8b") for t in (*tasks, "scienceqa")}
+    assert runs["llava-1.5-7b/pope"]["n_samples"] == 9000 and runs["qwen3-vl-8b/a-okvqa"]["n_samples"] == 1145
+    # 576 image tokens of LLaVA 1.5, once a picture and once more where a block begins
+    assert 500 * 576 < runs["llava-1.5-7b/pope"]["n_forward_tokens"] < 9000 * 100
+    # parameters as published: 7.06 and 8.77 x 10^9, two bytes each
+    assert runs["llava-1.5-7b/pope"]["weights_bytes"] == pytest.approx(2 * 7.06e9, rel=0.01)
+    assert runs["qwen3-vl-8b/pope"]["weights_bytes"] == pytest.approx(2 * 8.77e9, rel=0.01)

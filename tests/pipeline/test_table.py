@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipeline.table import UNKNOWN, table_of_accuracies
+from pipeline.table import UNKNOWN, tables_of_accuracies
 from search import search_run
 from tests.search.planted import make_planted_run
 
@@ -16,7 +16,7 @@ def test_a_dash_stands_for_what_a_run_cannot_tell(tmp_path: Path) -> None:
         for evidence in (True, False)
     ]
     printed = io.StringIO()
-    Console(width=100, file=printed).print(table_of_accuracies(reports))
+    Console(width=100, file=printed).print(tables_of_accuracies(reports)[0])
     *_, told, untold = [words for line in printed.getvalue().splitlines() if (words := line.split())[:1] == ["task"]]
     assert told[4] == f"{100 * reports[0].accuracy['base']:.1f}"
     assert untold[4] == UNKNOWN

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import zarr
 
 from search import SearchError, read_supervision, search_run
-from search.baseline import predict_base, predict_majority, predict_question_only
+from search.baseline import predict_base, predict_baselines, predict_majority, predict_question_only
 from search.evaluation import default_metric
 from search.supervision import Supervision
 from storage import ensure_dataset
@@ -51,7 +52,7 @@ def test_baselines(tmp_path: Path) -> None:
     )
     rows = supervision.rows("test")
     assert predict_majority(supervision, rows).tolist() == [0, 0, 0]
-    assert predict_base(run, np.arange(3)).tolist() == [0, 1, 1]  # evidence is (-row, row)
+    assert predict_base(run, supervision, np.arange(3)).tolist() == [0, 1, 1]  # evidence is (-row, row)
 
     class Asked:
         """A run that asks three questions; the third is never asked on the probe split."""
@@ -61,6 +62,26 @@ def test_baselines(tmp_path: Path) -> None:
             return ["a", "a", "b", "b", "a", "a", "b", "c"]
 
     assert predict_question_only(Asked(), supervision, rows).tolist() == [1, 0, 0]  # type: ignore[arg-type]
+
+
+def test_every_prediction_is_one_of_the_samples_own_options(tmp_path: Path) -> None:
+    """The first third of the samples has two options of four, the second three."""
+    options = ("a", "b", "c", "d")
+    run = make_planted_run(tmp_path / "store", options=options)
+    whole = read_supervision(run)
+    n_options = np.array([2, 3, 4], dtype=np.int16)[np.arange(len(whole.labels)) % 3]
+    few = replace(whole, n_options=n_options, labels=np.minimum(whole.labels, n_options - 1).astype(np.int16))
+    rows = few.rows("test")
+    report = search_run(run, supervision=few)
+    answers = predict_baselines(run, few, rows)
+    answers["super_neurons"] = report.super_neurons.predict(run, rows, supervision=few)
+    for name, answer in answers.items():
+        assert (answer < n_options[rows]).all(), name
+        assert report.accuracy[name] == (answer == few.labels[rows]).mean()
+    evidence = run.read_samples("option_logit")
+    by_hand = [int(np.argmax(evidence[row, : n_options[row]])) for row in rows]
+    assert answers["base"].tolist() == by_hand != evidence[rows].argmax(axis=1).tolist()
+    assert any(report.super_neurons.predict(run, rows) >= n_options[rows])  # the run itself has four for all
 
 
 def test_without_evidence_all_but_the_base_is_the_same(tmp_path: Path) -> None:

@@ -33,3 +33,10 @@ def test_equal_scores_in_another_order_are_a_tie() -> None:
 def test_classes_with_different_numbers_of_stumps_are_compared_by_share() -> None:
     fired = [np.array([[1, 1, 0, 0]], dtype=bool), np.array([[1]], dtype=bool)]
     assert vote_many(fired, [np.full(4, 0.9), np.full(1, 0.6)]).tolist() == [1]
+
+
+def test_a_class_that_a_sample_may_not_be_of_never_wins() -> None:
+    fired = [np.array([[0], [0], [1]], dtype=bool), np.array([[0], [0], [0]], dtype=bool), np.ones((3, 1), dtype=bool)]
+    own = np.array([[1, 1, 0], [1, 1, 1], [1, 1, 0]], dtype=bool)
+    scores = [np.array([0.6]), np.array([0.7]), np.array([0.9])]
+    assert vote_many(fired, scores, own_options=own).tolist() == [1, 2, 0]

@@ -8,9 +8,12 @@ from pathlib import Path
 import datasets
 import pytest
 from datasets import ClassLabel, Features, Image
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.errors import TaskError, TaskNotFoundError
 from pipeline.task import find_source, load_task
+from storage.split import assign_split
 from tests.task.hub_file import draw
 
 LINES: list[dict[str, object]] = [
@@ -82,7 +85,7 @@ def test_lines_with_options_of_their_own_are_asked_by_letters(folder: Path) -> N
         ('\n{"image": "a.png", "label": "x"}\n', "line 2: expected a question, found None; add it, or give --question"),
         ('{"image": "a.png", "question": "Q"}', "line 1: expected a label, found none; add it"),
         ('{"image": "z.png", "question": "Q", "label": "x"}', "z.png, found none; check the path"),
-        ('{"image": "a.png", "question": "Q", "label": "x", "lable": "y"}', "found 'lable'; leave it out"),
+        ('{"image": "a.png", "question": "Q", "label": "x", "labels": "y"}', "found 'labels'; leave it out"),
         (
             '{"image": "a.png", "question": "Q", "label": "x", "options": ["y", "z"]}',
             "line 1: expected a label of y, z, found 'x'",
@@ -191,7 +194,7 @@ def test_a_description_of_ones_own_may_publish_splits(tmp_path: Path) -> None:
     [
         ("options: [day, night]", "options: [day, day]", "night.yaml, line 1: expected options that differ"),
         ("options: [day, night]", "", "night.yaml, line 1: options: expected a value, found none; add it"),
-        ("about: day or night", "abuot: day", "line 2: abuot: expected one of the keys task, about"),
+        ("about: day or night", "topic: day", "line 2: topic: expected one of the keys task, about"),
         ("answers: {d: day, n: night}", "answers: {d: day, n: dark}", "expected an answer of day, night, found 'dark'"),
         ("doc_to_target: time", "doc_to_target: hour", "train record 0: expected a field 'hour', found picture, what"),
         ('"Is it {what}?"', '"Is it {who}?"', "train record 0: expected a field 'who', found picture, what"),
@@ -215,3 +218,34 @@ def test_a_path_where_nothing_is_is_one_line(tmp_path: Path) -> None:
     for name in ("pets.jsonl", "pets.csv", "night.yaml", "folder/pets"):
         with pytest.raises(TaskNotFoundError, match="expected a file or folder there, found none; check the path"):
             load_task(str(tmp_path / name))
+
+
+PICTURES = st.lists(st.integers(0, 5), min_size=1, max_size=12)
+
+
+@given(first=PICTURES, added=PICTURES)
+@settings(max_examples=25, deadline=None)
+def test_splits_are_by_picture_and_stay_when_samples_are_added(
+    first: list[int], added: list[int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("split")
+    for number in range(6):
+        draw(number).save(folder / f"{number}.png")
+    lines: list[dict[str, object]] = [
+        {"image": f"{picture}.png", "question": f"Question {place}?", "label": "no" if place else "yes"}
+        for place, picture in enumerate([*first, *added])
+    ]
+    options = {"options": ["no", "yes"]}
+    few = load_task(write_lines(folder, [line | options for line in lines[: len(first)]])).samples
+    many = load_task(write_lines(folder, [line | options for line in lines])).samples
+    splits = {sample.sample_id: sample.split for sample in many}
+    assert all(splits[sample.sample_id] == sample.split for sample in few)
+    by_picture: dict[str, set[str]] = {}
+    for sample in many:
+        by_picture.setdefault(sample.image_id, set()).add(sample.split)
+        assert sample.split == assign_split(sample.image_id)
+    assert len(by_picture) == len({*first, *added}) and all(len(found) == 1 for found in by_picture.values())
+    seen = [sample.image_id for sample in many]
+    assert [seen[place] for place in range(len(seen)) if place == 0 or seen[place] != seen[place - 1]] == list(
+        dict.fromkeys(seen)
+    )
