@@ -249,3 +249,9 @@ def test_splits_are_by_picture_and_stay_when_samples_are_added(
     assert [seen[place] for place in range(len(seen)) if place == 0 or seen[place] != seen[place - 1]] == list(
         dict.fromkeys(seen)
     )
+
+
+def test_lines_without_options_beside_others_with_their_own_are_refused(folder: Path) -> None:
+    lines = [{**LINES[0], "options": ["cat", "owl"]}, {**LINES[1], "options": ["cow", "dog"]}, LINES[0]]
+    with pytest.raises(TaskError, match="line 3: expected options, two or more that differ, found None"):
+        load_task(write_lines(folder, lines))

@@ -33,14 +33,14 @@ def read(description: TaskDescription, source: TaskSource) -> Reading:
     """
     file = Path(split_name(source.task)[0])
     lines = list(_read_csv(file) if file.suffix == ".csv" else _read_json(file))
-    reader = LineReader(description, source, file)
-    reader.takes_letters = len({tuple(line["options"]) for _, line in lines if line.get("options")}) > 1
-    first = next((line["options"] for _, line in lines if line.get("options")), None)
+    named = {tuple(map(str, line["options"])): None for _, line in lines if isinstance(line.get("options"), list)}
+    letters = len(named) > 1
+    reader = LineReader(description, source, file, letters=letters)
     return Reading(
         f"lines of {file.name}",
         (reader.make_sample(number, line) for number, line in lines),
-        options=None if first is None or reader.takes_letters else tuple(map(str, first)),
-        letters=reader.takes_letters,
+        options=next(iter(named)) if len(named) == 1 else None,
+        letters=letters,
     )
 
 
@@ -91,11 +91,10 @@ def _read_text(file: Path) -> str:
 class LineReader:
     """Makes samples of lines; where lines have different options, they are choices and the answer is a letter."""
 
-    takes_letters = False
-
-    def __init__(self, description: TaskDescription, source: TaskSource, file: Path) -> None:
+    def __init__(self, description: TaskDescription, source: TaskSource, file: Path, *, letters: bool) -> None:
         self._description = description
         self._file = file
+        self._letters = letters
         self._pictures = Path(source.data) if source.data is not None else file.parent
 
     def make_sample(self, number: int, line: Mapping[str, Any]) -> RawSample:
@@ -106,38 +105,36 @@ class LineReader:
         TaskError
             If something is missing or not known, or a picture is not there, with the file and the line.
         """
-        where = f"line {number}"
         if unknown := [key for key in line if key not in KEYS]:
             raise self._fault(number, f"expected the keys {', '.join(KEYS)}, found {unknown[0]!r}; leave it out")
-        options = line.get("options")
-        if options is not None and (not isinstance(options, list) or len({str(option) for option in options}) < 2):
-            raise self._fault(number, f"expected options, two or more that differ, found {options!r:.60}; correct them")
-        if self.takes_letters and options is None:
-            raise self._fault(number, "expected options, as other lines have their own, found none; add them")
         question = line.get("question", self._description.doc_to_text)
         if not question or not isinstance(question, str):
             raise self._fault(number, f"expected a question, found {question!r:.60}; add it, or give --question")
         if "label" not in line:
             raise self._fault(number, "expected a label, found none; add it")
-        label = str(line["label"])
-        if options is not None and label not in map(str, options):
-            raise self._fault(
-                number, f"expected a label of {', '.join(map(str, options))}, found {label!r}; correct it"
-            )
-        choices = tuple(map(str, options)) if self.takes_letters and options is not None else ()
+        label, options = str(line["label"]), self._find_options(number, line)
+        if options and label not in options:
+            raise self._fault(number, f"expected a label of {', '.join(options)}, found {label!r}; correct it")
         named = line.get("image", [])
-        pictures = named if isinstance(named, list) else [named]
         return RawSample(
-            where=f"{self._file}, {where}",
+            where=f"{self._file}, line {number}",
             sample_id=str(line.get("id", f"{self._description.task}-{number:06d}")),
             question=question,
-            answer=choices.index(label) if choices else label,
-            images=tuple(
-                self._find_picture(number, name) for name in (pictures if isinstance(pictures, list) else [pictures])
-            ),
-            choices=choices,
+            answer=options.index(label) if self._letters else label,
+            images=tuple(self._find_picture(number, name) for name in (named if isinstance(named, list) else [named])),
+            choices=options if self._letters else (),
             group=None if "image_id" not in line else str(line["image_id"]),
         )
+
+    def _find_options(self, number: int, line: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the line's own options, none where all have the same and it does not repeat them."""
+        found = line.get("options")
+        if found is None and not self._letters:
+            return ()
+        options = tuple(map(str, found)) if isinstance(found, list) else ()
+        if len(set(options)) < max(2, len(options)):
+            raise self._fault(number, f"expected options, two or more that differ, found {found!r:.60}; correct them")
+        return options
 
     def _find_picture(self, number: int, name: Any) -> ImageFile:
         path = self._pictures / str(name)
