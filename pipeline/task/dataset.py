@@ -80,8 +80,9 @@ def open_dataset(place: DatasetPlace) -> Dataset:
     except (OSError, ValueError, KeyError, TypeError, datasets.exceptions.DatasetsError, pa.ArrowException) as error:
         reasons = [next(iter(str(fault).splitlines()), "") for fault in (error, error.__cause__) if fault is not None]
         reason = ": ".join(reason.rstrip(".") for reason in reasons if reason) or type(error).__name__
+        remedy = "check the data" if place.is_local else "check the commit (--revision)"
         raise TaskError(
-            f"{place.path}: expected the records of split {place.split!r}, found: {reason}; check the data"
+            f"{place.path}: expected the records of split {place.split!r}, found: {reason}; {remedy}"
         ) from error
     for field, feature in found.features.items():
         if isinstance(feature, datasets.Image):
@@ -123,8 +124,9 @@ def find_revision(dataset: str, revision: str | None) -> str:
         if revision is not None and len(revision) == 40:
             return revision  # a commit needs no look-up: its files may be in the cache
         reason = next((line for line in str(error).splitlines() if line), "") or type(error).__name__
+        named = dataset if revision is None else f"{dataset}@{revision}"
         raise TaskError(
-            f"{dataset}: expected to look its commit up on the hub, found: {reason}; say which one (--revision), or "
-            "give its files (--data FOLDER)"
+            f"{named}: expected to look its commit up on the hub, found: {reason}; say which one (--revision), or give "
+            "its files (--data FOLDER)"
         ) from error
     return str(commit)

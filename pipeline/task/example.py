@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import SampleError, TaskError
-from .adapter import find_adapter
-from .raw_sample import RawSample, collect_samples
+from .raw_sample import RawSample, collect_samples, find_options
 from .reader.records import RecordReader
 
 if TYPE_CHECKING:
@@ -44,12 +43,14 @@ def make_example(description: TaskDescription) -> tuple[Sample, ...]:
     """
     if description.example is None:
         raise TaskError(f"task {description.task}: expected its data or an example, found neither; give it (--data)")
-    record = next(find_adapter(description.adapter)(description.example, 0))
-    raw = RecordReader(description).make_sample(record, "example")
+    reader = RecordReader(description)
+    record = reader.adapt(description.example, 0, "example")[0]
+    raw = reader.make_sample(record, "example")
     if raw is None:
         raise TaskError(f"task {description.task}: expected an example that belongs to it, found another; correct it")
     fields = [name for name in record.get("doc_to_visual", description.doc_to_visual) if record.get(name) is not None]
-    return collect_samples(description, [_copy(raw, fields, number) for number in range(2)])
+    raws = [_copy(raw, fields, number) for number in range(2)]
+    return collect_samples(description, raws, options=find_options(description, raws))
 
 
 def _copy(raw: RawSample, fields: list[str], number: int) -> RawSample:

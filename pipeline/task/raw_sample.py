@@ -43,35 +43,16 @@ class RawSample:
         return self.unmarked or self.images or self.sample_id
 
 
-def collect_samples(
-    description: TaskDescription,
-    raws: Sequence[RawSample],
-    *,
-    options: tuple[str, ...] | None = None,
-    limit: int | None = None,
-) -> tuple[Sample, ...]:
-    """Return the checked samples, or the first of them, ordered by first appearance of their pictures.
-
-    `options` are those that the source names; without them the description's count.
+def find_options(description: TaskDescription, raws: Sequence[RawSample]) -> tuple[str, ...]:
+    """Return the options of a task whose source names none: those of its description, letters, or what occurs.
 
     Raises
     ------
     TaskError
-        If there are none, an id is there twice, or an answer is no option.
+        If there are no samples, or they have one label alone.
     """
     if not raws:
         raise TaskError(f"task {description.task}: expected some samples, found none; check the split and the data")
-    _validate_unique(description, raws)
-    options = options or _find_options(description, raws)
-    places: dict[object, int] = {}
-    for raw in raws:
-        places.setdefault(raw.shown, len(places))
-    taken = sorted(raws, key=lambda raw: places[raw.shown])[:limit]
-    names = name_images({source for raw in taken for source in raw.unmarked or raw.images})
-    return tuple(_make_sample(description, raw, options, names) for raw in taken)
-
-
-def _find_options(description: TaskDescription, raws: Sequence[RawSample]) -> tuple[str, ...]:
     if not isinstance(description.options, str):
         return tuple(description.options)
     if description.options == "letters":
@@ -83,6 +64,29 @@ def _find_options(description: TaskDescription, raws: Sequence[RawSample]) -> tu
             "options"
         )
     return found
+
+
+def collect_samples(
+    description: TaskDescription,
+    raws: Sequence[RawSample],
+    *,
+    options: tuple[str, ...],
+    limit: int | None = None,
+) -> tuple[Sample, ...]:
+    """Return the checked samples, or the first of them, ordered by first appearance of their pictures.
+
+    Raises
+    ------
+    TaskError
+        If an id is there twice, or an answer is no option.
+    """
+    _validate_unique(description, raws)
+    places: dict[object, int] = {}
+    for raw in raws:
+        places.setdefault(raw.shown, len(places))
+    taken = sorted(raws, key=lambda raw: places[raw.shown])[:limit]
+    names = name_images({source for raw in taken for source in raw.unmarked or raw.images})
+    return tuple(_make_sample(description, raw, options, names) for raw in taken)
 
 
 def _validate_unique(description: TaskDescription, raws: Sequence[RawSample]) -> None:

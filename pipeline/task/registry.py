@@ -123,7 +123,7 @@ def load_task(task: str | TaskSource, *, limit: int | None = None) -> Task:
         If its source does not hold what the description says.
     """
     from .correction import find_corrected
-    from .raw_sample import collect_samples
+    from .raw_sample import collect_samples, find_options
     from .reader import find_reader
 
     source = find_source(task)
@@ -134,9 +134,10 @@ def load_task(task: str | TaskSource, *, limit: int | None = None) -> Task:
     raws = list(islice(reading.samples, limit or N_ENDLESS) if reading.endless else reading.samples)
     if reading.letters:
         description = description.model_copy(update={"options": "letters"})
-    samples = collect_samples(description, raws, options=reading.options, limit=limit)
+    options = reading.options or find_options(description, raws)
+    samples = collect_samples(description, raws, options=options, limit=limit)
     corrected = None if source.labels is None else find_corrected(source.labels, raws)
-    return _assemble(source, description, samples, revision=reading.revision, corrected=corrected)
+    return _assemble(source, description, samples, options, revision=reading.revision, corrected=corrected)
 
 
 def load_example(task: str | TaskSource) -> Task:
@@ -153,13 +154,15 @@ def load_example(task: str | TaskSource) -> Task:
 
     source = find_source(task)
     description = describe_task(source)
-    return _assemble(source, description, make_example(description), revision="example", corrected=None)
+    samples = make_example(description)
+    return _assemble(source, description, samples, samples[0].options, revision="example", corrected=None)
 
 
 def _assemble(
     source: TaskSource,
     description: TaskDescription,
     samples: tuple[Sample, ...],
+    options: tuple[str, ...],
     *,
     revision: str,
     corrected: Mapping[str, str] | None,
@@ -170,7 +173,7 @@ def _assemble(
     task = Task(
         name=description.task,
         revision=revision,
-        options=max((sample.options for sample in samples), key=len),
+        options=options,
         samples=samples,
         prompt=description.prompt,
         variants=plan_variants(

@@ -140,15 +140,15 @@ def write_naturalbench(folder: Path) -> Path:
     return save(folder, "data", "train", columns, features)
 
 
-def write_naturalbench_flat(folder: Path) -> Path:
-    """The same as `write_naturalbench`, a record a question."""
+def write_naturalbench_flat(folder: Path, *, index: str = "Index") -> Path:
+    """The same as `write_naturalbench`, a record a question; `index` is what its number is called."""
     features = Features(
-        {"Index": Value("int64"), "Image": Image(), "Question": TEXT, "Answer": TEXT, "Question_Type": TEXT}
+        {index: Value("int64"), "Image": Image(), "Question": TEXT, "Answer": TEXT, "Question_Type": TEXT}
     )
     asked = [("Is it day?", "Is it night?"), ("Is it red?", "Is it blue?")]
     rows = [
         {
-            "Index": 4 * group + 2 * question + image,
+            index: 4 * group + 2 * question + image,
             "Image": draw(2 * group + image),
             "Question": asked[group][question],
             "Answer": "Yes" if question == image else "No",

@@ -17,21 +17,30 @@ from tests.task.hub_file import write_blink, write_pope
 COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
 LOAD = """
 import json, pickle, sys
-from pipeline.errors import PipelineError
 from pipeline.task import find_source, load_task
-try:
-    task = load_task(find_source(json.loads(sys.argv[1])))
-except PipelineError as error:
-    print(json.dumps({"error": str(error)}))
-    sys.exit()
-told = {
-    "revision": task.revision,
-    "ids": [sample.sample_id for sample in task.samples],
-    "labels": [sample.label for sample in task.samples],
-    "sizes": [source.open().size for sample in task.samples for source in sample.images],
-    "picture": pickle.dumps(task.samples[0].images[0]).hex(),
-}
-print(json.dumps(told))
+found = []
+for asked in json.loads(sys.argv[1]):
+    task = load_task(find_source(asked))
+    found.append({
+        "revision": task.revision,
+        "ids": [sample.sample_id for sample in task.samples],
+        "labels": [sample.label for sample in task.samples],
+        "sizes": [source.open().size for sample in task.samples for source in sample.images],
+        "picture": pickle.dumps(task.samples[0].images[0]).hex(),
+    })
+print(json.dumps(found))
+"""
+MISS = """
+import json, sys
+from pipeline.errors import TaskError
+from pipeline.task import find_source, load_task
+errors = []
+for asked in json.loads(sys.argv[1]):
+    try:
+        load_task(find_source(asked))
+    except TaskError as error:
+        errors.append(str(error))
+print(json.dumps(errors))
 """
 OPEN = "import pickle, sys; print(pickle.loads(bytes.fromhex(sys.argv[1])).open().size)"
 
@@ -60,7 +69,7 @@ def run(hub: HubServer, home: Path, script: str, argument: str, **variables: str
 
 
 def test_a_task_is_read_at_the_newest_commit_and_opened_by_another_process(hub: HubServer, tmp_path: Path) -> None:
-    told = json.loads(run(hub, tmp_path / "home", LOAD, '{"task": "pope.random"}'))
+    (told,) = json.loads(run(hub, tmp_path / "home", LOAD, '[{"task": "pope.random"}]'))
     assert told["revision"] == f"lmms-lab/POPE@{COMMIT}"
     assert told["ids"] == [f"random-{number}" for number in (1, 2, 3, 4)] and told["labels"] == [1, 0, 1, 0]
     assert told["sizes"] == [[32, 24]] * 4
@@ -69,22 +78,31 @@ def test_a_task_is_read_at_the_newest_commit_and_opened_by_another_process(hub: 
         f"/datasets/lmms-lab/POPE/resolve/{COMMIT}/Full/{category}-00000-of-00001.parquet"
         for category in ("random", "popular", "adversarial")
     }
+    asked = len(hub.requests)
     assert run(hub, tmp_path / "elsewhere", OPEN, told["picture"]) == "(32, 24)"  # on a machine with an empty cache
+    again = [path for _, path, _ in hub.requests[asked:] if "lmms-lab" in path]
+    assert again and all(COMMIT in path for path in again)  # never at what is newest by then
     asked = len(hub.requests)
     assert run(hub, tmp_path / "home", OPEN, told["picture"], HF_HUB_OFFLINE="1") == "(32, 24)"
     assert len(hub.requests) == asked  # all of it is in the cache
 
 
-@pytest.mark.parametrize("revision", ["v1", COMMIT])
-def test_a_revision_may_be_named(hub: HubServer, tmp_path: Path, revision: str) -> None:
-    told = json.loads(run(hub, tmp_path, LOAD, json.dumps({"task": "blink.art-style", "revision": revision})))
-    assert told["revision"] == f"BLINK-Benchmark/BLINK@{COMMIT}"
-    assert told["ids"] == ["val_Art_Style_1", "val_Art_Style_2"] and told["labels"] == [1, 3]
+def test_a_revision_may_be_a_tag_a_branch_or_a_commit(hub: HubServer, tmp_path: Path) -> None:
+    named = [{"task": "blink.art-style", "revision": revision} for revision in ("v1", "main", COMMIT)]
+    found = json.loads(run(hub, tmp_path, LOAD, json.dumps(named)))
+    assert found[0] == found[1] == found[2]
+    assert found[0]["revision"] == f"BLINK-Benchmark/BLINK@{COMMIT}"
+    assert found[0]["ids"] == ["val_Art_Style_1", "val_Art_Style_2"] and found[0]["labels"] == [1, 3]
+    asked = [path for _, path, _ in hub.requests if "/revision/" in path]
+    assert all(any(path.endswith(f"BLINK/revision/{name}") for path in asked) for name in ("v1", "main", COMMIT))
 
 
 @pytest.mark.parametrize("variables", [{}, {"HF_HUB_OFFLINE": "1"}])
 def test_what_is_not_there_is_one_line(hub: HubServer, tmp_path: Path, variables: dict[str, str]) -> None:
-    for task in ({"task": "pope", "revision": "v2"}, {"task": "vizwiz.answerable"}):
-        error = json.loads(run(hub, tmp_path, LOAD, json.dumps(task), **variables))["error"]
-        assert "expected to look its commit up on the hub, found: " in error and "\n" not in error
-        assert "--data FOLDER" in error
+    named = [{"task": "pope", "revision": "v2"}, {"task": "vizwiz.answerable"}]
+    commit = {"task": "pope.random", "revision": "f" * 40}  # which is not looked up, it may be in the cache
+    errors = json.loads(run(hub, tmp_path, MISS, json.dumps([*named, commit]), **variables))
+    assert len(errors) == 3 and not any("\n" in error for error in errors)
+    for error in errors[:2]:
+        assert "expected to look its commit up on the hub, found: " in error and "--data FOLDER" in error
+    assert "lmms-lab/POPE: expected the records of split 'random', found: " in errors[2]

@@ -264,3 +264,14 @@ def test_data_that_is_not_there_is_one_line(tmp_path: Path) -> None:
         load("pope.random", tmp_path)
     with pytest.raises(TaskError, match="expected no file of corrected labels, found one"):
         load("a-okvqa", write("a-okvqa", tmp_path), labels="labels.json")
+
+
+def test_an_adapter_names_the_field_that_it_misses(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="train record 0: expected a field 'Index', found Number, Image, Question"):
+        load("naturalbench.yes-no", write_naturalbench_flat(tmp_path, index="Number"))
+
+
+def test_the_first_samples_have_the_options_of_all(tmp_path: Path) -> None:
+    folder = write("scienceqa", tmp_path)
+    task = load_task(find_source({"task": "scienceqa", "data": str(folder)}), limit=1)
+    assert len(task.samples) == 1 and len(task.samples[0].options) == 2 and len(task.options) == 5

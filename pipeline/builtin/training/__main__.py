@@ -1,4 +1,4 @@
-"""Train a built-in model: seeded, on a CPU, in about an hour on two cores; stopped, it goes on where it was.
+"""Train a built-in model: seeded, on a CPU, in about an hour and a half of one core; stopped, it goes on where it was.
 
 The first stage teaches the vision tower to see: from answers alone it hardly learns to. The second teaches the whole
 model to answer, and to describe, what the tasks of the built-in world and easy-VQA's train split ask.
@@ -29,11 +29,11 @@ class Recipe:
     tower_steps: int
     tower_pictures: int
     tower_rate: float = 2e-3
-    steps: int = 4500
+    steps: int = 3600
     n_scenes: int = 12
     n_easy: int = 4
     rate: float = 1e-3
-    taught_rate: float = 2e-4
+    taught_rate: float = 4e-4
     """Of the tower in the second stage: a larger one makes it forget shapes before the decoder reads them."""
 
 

@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 IGNORED = -100
 """A target that is none, as `torch.nn.functional.cross_entropy` has it."""
 
+ANSWER_TOKENS = 2
+"""Of a one-word answer: the word and the end."""
+
+DESCRIBED = 0.3
+ENDED = 0.05
+"""How much a token of a description counts, and the end of an answer, where the one word of an answer counts 1: there
+are more of them than of answers, and they are learned sooner."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Student:
@@ -39,12 +47,14 @@ class Student:
 class Lesson:
     """A batch of packed prompts with their answers.
 
-    ``targets`` (row, token) int64 holds the next token wherever it is part of an answer, else `IGNORED`.
+    ``targets`` (row, token) int64 holds the next token wherever it is part of an answer, else `IGNORED`; ``weights``
+    (row, token) float32 how much it counts.
     """
 
     batch: Batch
     images: dict[str, torch.Tensor]
     targets: torch.Tensor
+    weights: torch.Tensor
 
 
 def plan_lesson(student: Student, number: int, *, n_scenes: int, n_easy: int, seed: int) -> Lesson:
@@ -70,7 +80,8 @@ def encode_lesson(student: Student, samples: list[Sample]) -> Lesson:
     rows, _ = plan_rows(groups, image_tokens=student.family.image_token_ids(student.processor), share=True)
     batch = collate(rows, device="cpu")
     pictures = [encoded.pictures[picture] for picture in batch.pictures if picture is not None]
-    return Lesson(batch=batch, images=_join(pictures), targets=_find_targets(batch, endings))
+    targets, weights = _find_targets(batch, endings)
+    return Lesson(batch=batch, images=_join(pictures), targets=targets, weights=weights)
 
 
 def _answer(prompt: Prompt, ending: torch.Tensor) -> Prompt:
@@ -87,16 +98,20 @@ def _join(pictures: list[ImageInputs]) -> dict[str, torch.Tensor]:
     return {name: torch.cat([images.tensors[name] for images in pictures]) for name in pictures[0].tensors}
 
 
-def _find_targets(batch: Batch, endings: list[torch.Tensor]) -> torch.Tensor:
+def _find_targets(batch: Batch, endings: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     targets = torch.full_like(batch.token_ids, IGNORED)
+    weights = torch.zeros(batch.token_ids.shape)
     for prompt, row, last in zip(batch.prompts, batch.rows.tolist(), batch.columns.tolist(), strict=True):
         ending = endings[prompt.sample]
-        targets[row, last + 1 - len(ending) : last + 1] = ending
-    return targets
+        place = slice(last + 1 - len(ending), last + 1)
+        targets[row, place] = ending
+        weights[row, place] = DESCRIBED if len(ending) > ANSWER_TOKENS else 1.0
+        weights[row, last] = ENDED
+    return targets, weights
 
 
 def measure_loss(model: Any, lesson: Lesson) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the mean loss of the answers' tokens, and the share of them that is right."""
+    """Return the weighted mean loss of the answers' tokens, and the share of one-word answers that is right."""
     batch = lesson.batch
     positions = batch.position_ids[0] if len(batch.position_ids) == 1 else batch.position_ids
     state = model.base_model(
@@ -107,6 +122,11 @@ def measure_loss(model: Any, lesson: Lesson) -> tuple[torch.Tensor, torch.Tensor
         **lesson.images,
     ).last_hidden_state
     wanted = lesson.targets != IGNORED
-    logits, targets = model.get_output_embeddings()(state[wanted]), lesson.targets[wanted]
-    right = (logits.argmax(-1) == targets).float().mean()
-    return nn.functional.cross_entropy(logits, targets), right
+    logits, targets, weights = (
+        model.get_output_embeddings()(state[wanted]),
+        lesson.targets[wanted],
+        lesson.weights[wanted],
+    )
+    losses = nn.functional.cross_entropy(logits, targets, reduction="none")
+    right = (logits.argmax(-1) == targets).float()[weights == 1.0].mean()
+    return (losses * weights).sum() / weights.sum(), right

@@ -27,7 +27,7 @@ WORDINGS = ("{}", "{}", "{}", "{}", "please answer: {}", "look at the picture. {
 
 NEGATIONS = {"existence": ("is there a", "is there not a"), "occlusion": (" cover ", " not cover ")}
 NEGATED_FRACTION = 0.15
-N_DESCRIPTIONS = 2
+N_RANKED = 2
 N_EASY_QUESTIONS = 7
 """A lesson holds many pictures rather than all questions about a few."""
 
@@ -55,7 +55,7 @@ def teach_scene(number: int) -> list[Sample]:
         asked = ask_about(task, WORLD, number, scene)
         if asked:
             pairs.append(_phrase(task, chance.pick(asked), chance))
-    pairs += chance.shuffled(_describe(scene, chance))[:N_DESCRIPTIONS]
+    pairs += [*_place(scene, chance), *_describe(scene, chance)]
     return _as_samples(ScenePicture(WORLD, number), pairs)
 
 
@@ -70,20 +70,30 @@ def _phrase(task: str, asked: Asked, chance: Chance) -> tuple[str, str]:
     return chance.pick(WORDINGS).format(question), answer
 
 
+def _place(scene: Scene, chance: Chance) -> list[tuple[str, str]]:
+    """Return questions about where single things are: what has to be known of each before two can be compared."""
+    kinds = [str(kind) for kind in scene.kinds]
+    one = chance.pick(range(len(kinds)))
+    over = [kinds[near] for far, near in scene.pairs if far == one and scene.covers(near, far)]
+    return [
+        *(
+            (f"how many shapes are closer than the {kinds[place]}?", NUMBERS[len(kinds) - 1 - place])
+            for place in chance.shuffled(range(len(kinds)))[:N_RANKED]
+        ),
+        (f"what covers the {kinds[one]}?", ", ".join(over) or "nothing"),
+    ]
+
+
 def _describe(scene: Scene, chance: Chance) -> list[tuple[str, str]]:
     """Return questions whose answers are whole descriptions: they teach what the tasks' one word hardly does."""
     kinds = [str(kind) for kind in scene.kinds]
-    by_area = sorted(scene.things, key=lambda thing: -thing.area)
     covers = [f"{kinds[near]} covers {kinds[far]}" for far, near in scene.pairs if scene.covers(near, far)]
     count = Counter(kind.shape for kind in scene.kinds)
-    shape = chance.pick(SHAPES)
-    return [
-        ("list the shapes by depth.", ", ".join(reversed(kinds))),
-        ("list the shapes by size.", ", ".join(str(thing.kind) for thing in by_area)),
+    others = [
         ("what covers what?", ", ".join(covers) or "nothing"),
         ("how many of which shapes?", ", ".join(f"{NUMBERS[count[name]]} {plural(name)}" for name in SHAPES)),
-        (f"how many {plural(shape)}?", NUMBERS[count[shape]]),
     ]
+    return [("list the shapes by depth.", ", ".join(reversed(kinds))), chance.pick(others)]
 
 
 def teach_easy_vqa(number: int) -> list[Sample]:

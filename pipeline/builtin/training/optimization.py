@@ -12,10 +12,7 @@ from torch import nn
 class Descent:
     """AdamW whose rates warm up over 5 % of the steps, then fall to zero along a cosine; gradients are clipped.
 
-    Parameters
-    ----------
-    groups
-        Parameters, each group with its rate.
+    Each group of parameters has a rate of its own.
     """
 
     def __init__(self, *groups: tuple[Iterable[nn.Parameter], float], n_steps: int) -> None:

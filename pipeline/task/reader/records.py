@@ -80,13 +80,27 @@ class RecordReader:
         """Return the samples of one split."""
         dataset = open_dataset(place)
         for row, record in enumerate(dataset):
-            for number, adapted in enumerate(self._adapt(record, row)):
+            where = f"{place.split} record {row}"
+            for number, adapted in enumerate(self.adapt(record, row, where)):
                 pictures = tuple(self._find_pictures(place, row, adapted))
                 if self._description.doc_to_visual and not pictures:
                     continue
-                told = self.make_sample(adapted, f"{place.split} record {row}", dataset=dataset, pictures=pictures)
+                told = self.make_sample(adapted, where, dataset=dataset, pictures=pictures)
                 if told is not None:
                     yield self._identify(told, adapted, place.split, f"{row}-{number}" if number else str(row))
+
+    def adapt(self, record: Record, row: int, where: str) -> list[Record]:
+        """Return what the task's adapter makes of a record.
+
+        Raises
+        ------
+        TaskError
+            If a field that the adapter reads is not there.
+        """
+        try:
+            return list(self._adapt(record, row))
+        except KeyError as error:
+            raise self._missing(str(error.args[0]), record, where) from error
 
     def make_sample(
         self, record: Record, where: str, *, dataset: Dataset | None = None, pictures: tuple[ImageSource, ...] = ()
@@ -131,11 +145,14 @@ class RecordReader:
 
     def _look_up(self, record: Record, field: str, where: str) -> Any:
         if field not in record:
-            raise TaskError(
-                f"task {self._description.task}, {where}: expected a field {field!r}, found "
-                f"{', '.join(map(str, record))}; check that it is the right dataset"
-            )
+            raise self._missing(field, record, where)
         return record[field]
+
+    def _missing(self, field: str, record: Record, where: str) -> TaskError:
+        return TaskError(
+            f"task {self._description.task}, {where}: expected a field {field!r}, found {', '.join(record)}; check "
+            "that it is the right dataset"
+        )
 
     def _render(self, record: Record, where: str) -> str:
         """Return the question: a field, or a text with fields in it."""
