@@ -133,13 +133,15 @@ def _name_hours(hours: float) -> str:
 
 
 def table_of_tasks(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return one row a task: its options, what is asked, where its samples are from."""
+    """Return one row a task, under a row for each source."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("task", no_wrap=True)
-    table.add_column("options", overflow="fold")
-    table.add_column("about", overflow="fold")
-    table.add_column("from", overflow="fold")
+    table.add_column("asks", overflow="fold")
+    source = None
     for row in rows:
-        options = row["options"] if isinstance(row["options"], str) else ", ".join(row["options"])
-        table.add_row(row["task"], options, row["about"], row["source"])
+        if row["source"] != source:
+            source = row["source"]
+            table.add_section()
+            table.add_row("", f"[dim]{source if source == 'built in' else f'from {source}'}[/dim]")
+        table.add_row(row["task"], row["about"])
     return table

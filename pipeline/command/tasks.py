@@ -101,4 +101,4 @@ def _print_task(figures: dict[str, Any]) -> None:
         typer.echo(f"    {line}".rstrip())
     typer.echo(f"\noptions: {', '.join(figures['own_options'])}\nanswer:  {figures['answer']}\nvariants:")
     for name, about in figures["variants"].items():
-        typer.echo(f"    @{name:<14}{about}")
+        typer.echo(f"    @{name:<16}{about}")

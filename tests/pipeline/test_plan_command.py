@@ -374,8 +374,8 @@ def test_a_model_given_on_the_command_line_takes_the_place_of_the_files(
         (["FILE"], TEXT.replace("store: STORE\n", ""), "line 1: store: expected a place to write to, found none"),
         (
             ["FILE"],
-            TEXT.replace("  - {task: easy-vqa.color, limit: 10}", f"  - {POPE}"),
-            "line 5: tasks[1]: task 'pope.",
+            TEXT.replace("  - {task: easy-vqa.color, limit: 10}", f"  - {POPE}").replace("pope.", "popes."),
+            "line 5: tasks[1]: task 'popes.",
         ),
         (["--model", "", "--task", "easy-vqa.shape", "--store", "x"], None, "--model: expected a value, found none"),
         (["FILE", "--store", ""], TEXT, "--store: expected a value, found none; give one, or leave the option out"),

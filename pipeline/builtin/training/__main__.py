@@ -29,9 +29,9 @@ class Recipe:
     tower_steps: int
     tower_pictures: int
     tower_rate: float = 2e-3
-    steps: int = 3600
+    steps: int = 3000
     n_scenes: int = 12
-    n_easy: int = 4
+    n_easy: int = 3
     rate: float = 1e-3
     taught_rate: float = 4e-4
     """Of the tower in the second stage: a larger one makes it forget shapes before the decoder reads them."""
