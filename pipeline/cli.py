@@ -31,18 +31,19 @@ KEPT = "nothing that was committed is lost, the same command goes on from there"
 @app.command(epilog="Example: superneurons demo --out demo")
 def demo(
     out: Annotated[str, typer.Option(help="Folder for activations.zarr and summary.json.")] = "superneurons-demo",
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer samples: for a first look.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Extract the built-in model's activations on three tasks, find Super Neurons, print one table."""
+    """Extract two built-in models' activations on ten tasks, find Super Neurons, print a table for each model."""
     from .demo import run_demo
     from .table import tables_of_accuracies
 
-    reports = run_demo(out)
+    reports = run_demo(out, quick=quick)
     if as_json:
         _print_json({"runs": [report.to_dict() for report in reports]})
     else:
         console = Console()
-        console.print(*tables_of_accuracies(reports), sep="\n")
+        console.print(*tables_of_accuracies(reports), sep="\n\n", end="\n\n")
         console.print(f"Activations: {out}/activations.zarr   figures: {out}/summary.json", soft_wrap=True)
 
 
@@ -76,7 +77,7 @@ def search(
         _print_json({"runs": rows})
     else:
         console = Console()
-        console.print(*tables_of_accuracies(reports), sep="\n")
+        console.print(*tables_of_accuracies(reports), sep="\n\n", end="\n\n")
         for report in reports if neurons else []:
             console.print(table_of_neurons(report))
 

@@ -1,4 +1,4 @@
-"""The demo: the built-in model on real questions, from nothing to Super Neurons."""
+"""The demo: two built-in models on ten tasks, from nothing to Super Neurons."""
 
 from __future__ import annotations
 
@@ -19,31 +19,54 @@ from .request import RunRequest
 from .settings import ExtractionSettings
 from .task import load_task
 
-MODEL = "tiny-llava"
-TASKS = ("easy-vqa.yes-no", "easy-vqa.shape", "easy-vqa.color")
-SETTINGS = ExtractionSettings(block=512)
+MODELS = ("tiny-llava", "tiny-qwen3vl")
+TASKS = (
+    "easy-vqa.yes-no",
+    "easy-vqa.shape",
+    "easy-vqa.color",
+    "scenes.existence",
+    "scenes.occlusion",
+    "scenes.depth",
+    "scenes.compare",
+    "scenes.attribute",
+    "scenes.choice",
+    "scenes.answerable",
+)
+N_SAMPLES = 1500
+N_SAMPLES_QUICK = 400
+SETTINGS = ExtractionSettings(block=500)
 MAX_WORKERS = 4
 
 
-def run_demo(out: str | Path) -> list[SearchReport]:
-    """Return a search report for each built-in task, after extracting what is missing in ``out/activations.zarr``.
+def run_demo(out: str | Path, *, quick: bool = False) -> list[SearchReport]:
+    """Return a search report for each model and task, after extracting what ``out/activations.zarr`` lacks.
 
-    Writes ``out/summary.json`` too. A second call finds every block committed and runs no forward pass.
+    Writes ``out/summary.json`` too. A second call finds every block committed and runs no forward pass; one that is not
+    `quick` goes on from one that is.
+
+    Raises
+    ------
+    PipelineError
+        If `out` is no local folder.
     """
     if is_remote(out):
         raise PipelineError(f"{out}: expected a local folder, found a URL; choose a folder")
     store = f"{out}/activations.zarr"
-    engine = RayEngine(n_workers=min(MAX_WORKERS, os.cpu_count() or 1))
+    n_samples = N_SAMPLES_QUICK if quick else N_SAMPLES
+    tasks = [load_task(name, limit=n_samples) for name in TASKS]
+    requests = [
+        RunRequest(source=find_model(model), task=task, settings=SETTINGS) for model in MODELS for task in tasks
+    ]
     with show_progress() as progress:
         extract(
             store,
-            [RunRequest(source=find_model(MODEL), task=load_task(name), settings=SETTINGS) for name in TASKS],
-            engine=engine,
+            requests,
+            engine=RayEngine(n_workers=min(MAX_WORKERS, os.cpu_count() or 1)),
             on_plan=progress.on_plan,
             on_report=progress.on_report,
         )
     dataset = open_dataset(store)
-    reports = search_runs([dataset.run(f"{MODEL}/{task}") for task in TASKS])
+    reports = search_runs([dataset.run(request.name) for request in requests])
     write_summary(Path(out) / "summary.json", reports)
     return reports
 

@@ -42,6 +42,7 @@ def _table_of_accuracies(model: str, reports: Sequence[SearchReport]) -> Table:
         title_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,
+        show_edge=False,
         padding=(0, 1, 0, 0),
     )
     table.add_column("task", overflow="fold")

@@ -26,6 +26,15 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def quick_demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that ``superneurons demo --quick`` filled: the same with fewer samples."""
+    out = tmp_path_factory.mktemp("quick-demo") / "out"
+    command = [sys.executable, "-m", "pipeline", "demo", "--quick", "--out", str(out)]
+    subprocess.run(command, check=True, capture_output=True)
+    return out
+
+
+@pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """Start one Ray with two logical CPUs and two logical GPUs for all tests of this session."""
     import ray

@@ -13,7 +13,9 @@ from ..errors import ModelNotFoundError
 from .digest import digest_files
 from .hub import SMALL_FILES, WEIGHTS, download
 
-BUILTIN_MODELS = {"tiny-llava": Path(__file__).parents[1] / "builtin" / "tiny-llava"}
+BUILTIN_MODELS = {
+    file.parent.name: file.parent for file in sorted(Path(__file__).parents[1].glob("builtin/*/config.json"))
+}
 
 UNKNOWN_REVISION = "unknown: no weights were looked at"
 

@@ -15,7 +15,8 @@ from pipeline.cli import main
 from pipeline.model import BUILTIN_MODELS
 from storage import ensure_dataset
 
-EXTRACT = ["extract", "--serial", "--model", "tiny-llava", "--task", "easy-vqa.shape", "--limit", "40", "--block", "16"]
+EXTRACT = ["extract", "--serial", "--model", "tiny-llava", "--task", "easy-vqa.shape", "--limit", "40"]
+EXTRACT += ["--block", "16", "--dtype", "float32"]
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -37,7 +38,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
     ("words", "expected"),
     [
         (["--task", "easy-vqa.shpe"], "task 'easy-vqa.shpe': expected a task's name, found none like it"),
-        (["--model", "tiny-lava"], "model 'tiny-lava': expected a built-in model (tiny-llava)"),
+        (["--model", "tiny-lava"], "model 'tiny-lava': expected a built-in model (tiny-llava, "),
         (["--model", "nobody/no-such-model"], "model 'nobody/no-such-model': expected it on the hub or in its cache"),
         (["--model", "EMPTY"], "expected a checkpoint folder, found no config.json"),
         (["--sites", "residual,brain"], "sites 'residual,brain': expected some of residual, mlp, heads"),

@@ -277,7 +277,7 @@ def test_a_replacement_by_its_own_value_changes_nothing(task: Task, question: Qu
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (Replacement(site="mlp", layer=8, units=(0,)), "layer 8: expected a layer from 0 to 7"),
+        (Replacement(site="mlp", layer=12, units=(0,)), "layer 12: expected a layer from 0 to 11"),
         (Replacement(site="heads", layer=0, units=(96,)), "expected units from 0 to 95, found 96"),
         (Replacement(site="heads", layer=0, units=(1, 2, 3), values=(1, 2)), "one for each of 3 units, found 2"),
     ],
