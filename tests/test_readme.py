@@ -27,8 +27,8 @@ def test_the_examples_run_on_the_demo_store(
     if number == 0:
         assert "tells the shapes apart best" in printed
     else:
-        figures = {run["task"]: run["accuracy"] for run in read_summary(demo_folder)}
-        assert ast.literal_eval(printed.splitlines()[0]) == figures["easy-vqa.shape"]
+        figures = {f"{run['model']}/{run['task']}": run["accuracy"] for run in read_summary(demo_folder)}
+        assert ast.literal_eval(printed.splitlines()[0]) == figures["tiny-llava/easy-vqa.shape"]
 
 
 def read_summary(demo_folder: Path) -> list[dict[str, Any]]:
