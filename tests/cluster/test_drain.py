@@ -77,7 +77,7 @@ def test_nodes_that_are_drained_before_they_go_accuse_no_sample(tmp_path: Path) 
         gone: set[str] = set()
         for _ in range(crew.MAX_DEATHS + 2):
             node = cluster.add_node()
-            wait_until(lambda: bool(find_nodes() - gone), within_s=300, what="no worker begins the block")
+            wait_until(lambda: bool(find_nodes() - gone), within_s=120, what="no worker begins the block")
             if len(gone) > crew.MAX_DEATHS:
                 folder.rename(tmp_path / "released")
                 break
