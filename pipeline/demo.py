@@ -33,7 +33,7 @@ TASKS = (
     "scenes.answerable",
 )
 N_SAMPLES = 1500
-N_SAMPLES_QUICK = 400
+N_SAMPLES_QUICK = 300
 SETTINGS = ExtractionSettings(block=500)
 MAX_WORKERS = 4
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.server.s3 import S3Server
 
@@ -18,19 +19,32 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 @pytest.fixture(scope="session")
-def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder that ``superneurons demo`` filled, by the real command in its own process."""
-    out = tmp_path_factory.mktemp("demo") / "out"
-    subprocess.run([sys.executable, "-m", "pipeline", "demo", "--out", str(out)], check=True, capture_output=True)
-    return out
+def whole_machine(tmp_path_factory: pytest.TempPathFactory) -> FileLock:
+    """Return the lock of what keeps every core busy: one such test at a time, whichever process runs it."""
+    return FileLock(tmp_path_factory.getbasetemp().parent / "whole-machine.lock")
 
 
 @pytest.fixture(scope="session")
-def quick_demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demo_folder(tmp_path_factory: pytest.TempPathFactory, whole_machine: FileLock) -> Path:
+    """Return the folder that ``superneurons demo`` filled: the one in ``$DEMO_FOLDER``, or a new one."""
+    if done := os.environ.get("DEMO_FOLDER"):
+        return Path(done).resolve()
+    with whole_machine:
+        return run_demo(tmp_path_factory.mktemp("demo") / "out")
+
+
+@pytest.fixture(scope="session")
+def quick_demo_folder(tmp_path_factory: pytest.TempPathFactory, whole_machine: FileLock) -> Path:
     """Return the folder that ``superneurons demo --quick`` filled: the same with fewer samples."""
-    out = tmp_path_factory.mktemp("quick-demo") / "out"
-    command = [sys.executable, "-m", "pipeline", "demo", "--quick", "--out", str(out)]
-    subprocess.run(command, check=True, capture_output=True)
+    with whole_machine:
+        return run_demo(tmp_path_factory.mktemp("quick-demo") / "out", "--quick")
+
+
+def run_demo(out: Path, *flags: str) -> Path:
+    """Fill the folder `out` by the real command in its own process and return it."""
+    subprocess.run(
+        [sys.executable, "-m", "pipeline", "demo", *flags, "--out", str(out)], check=True, capture_output=True
+    )
     return out
 
 

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from filelock import FileLock
 from ray.job_submission import JobStatus
 
 from pipeline.engine import crew
@@ -58,13 +59,13 @@ def main() -> None:
     extract_blocks(store, RayEngine(n_workers=1, address="auto"), held=held, deadly=deadly)
 
 
-def test_nodes_that_are_drained_before_they_go_accuse_no_sample(tmp_path: Path) -> None:
+def test_nodes_that_are_drained_before_they_go_accuse_no_sample(tmp_path: Path, whole_machine: FileLock) -> None:
     """Nor do they excuse one: the picture that kills its worker, later, is found."""
     store, folder = tmp_path / "store", tmp_path / "nodes"
     torn = ImageFile(tmp_path / "not there")
     extract_blocks(tmp_path / "serial", SerialEngine(), held=find_picture(), deadly=torn)
     folder.mkdir()
-    with Cluster(n_head_cpus=0) as cluster:
+    with whole_machine, Cluster(n_head_cpus=0) as cluster:
         client = connect(cluster)
         command = [sys.executable, "-c", f"import {__name__} as drain; drain.main()", str(store), str(folder)]
         job = client.submit_job(entrypoint=shlex.join(command), runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}})

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from filelock import FileLock
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from pipeline.engine.serial import SerialEngine
@@ -59,7 +60,9 @@ def is_computing(node: Node) -> bool:
     return any(title.startswith("ray::BlockWorker.run") for title in node.titles())
 
 
-def test_a_node_that_is_lost_in_the_middle_of_a_job_leaves_no_trace_in_the_store(tmp_path: Path) -> None:
+def test_a_node_that_is_lost_in_the_middle_of_a_job_leaves_no_trace_in_the_store(
+    tmp_path: Path, whole_machine: FileLock
+) -> None:
     task, settings = (
         load_task(TASK).head(LIMIT),
         ExtractionSettings(block=BLOCK, batch_size=BATCH_SIZE, dtype="float32"),
@@ -69,7 +72,7 @@ def test_a_node_that_is_lost_in_the_middle_of_a_job_leaves_no_trace_in_the_store
     working_dir.mkdir()
     (working_dir / "note.txt").write_text("what a user uploads with the job; the package is installed on every node\n")
 
-    with Cluster() as cluster:
+    with whole_machine, Cluster() as cluster:
         node = cluster.add_node()
         client = connect(cluster)
         job = client.submit_job(entrypoint=COMMAND + str(store), runtime_env={"working_dir": str(working_dir)})
