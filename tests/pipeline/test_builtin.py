@@ -8,11 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 from transformers import AutoModelForImageTextToText
 
 from pipeline.builtin.training import __main__ as training
+from pipeline.builtin.training.accuracy import CONTROLS, measure
 from pipeline.builtin.training.course import IGNORED, Student, encode_lesson, measure_loss
 from pipeline.builtin.training.lesson import teach_easy_vqa, teach_scene
 from pipeline.builtin.training.vocabulary import WORDS
@@ -79,6 +82,37 @@ def test_its_card_says_what_it_is(name: str) -> None:
     stated = dict(re.findall(r"^\| ([a-z.-]+) \| [\d,]+ \| ([\d.]+) \|", card, re.MULTILINE))
     assert set(stated) == set(TASKS)
     assert sum(float(accuracy) >= 75 for accuracy in stated.values()) >= 6
+
+
+def test_the_other_seed_differs_in_its_weights_alone() -> None:
+    one, other = BUILTIN_MODELS["tiny-llava"], BUILTIN_MODELS["tiny-llava-seed1"]
+    own = {"README.md", "model.safetensors"}
+    files = {file.name for file in one.iterdir()}
+    assert files == {file.name for file in other.iterdir()} and own < files
+    for name in files - own:
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+    weights, others = (load_file(folder / "model.safetensors") for folder in (one, other))
+    assert {name: array.shape for name, array in weights.items()} == {
+        name: array.shape for name, array in others.items()
+    }
+    matrices = [name for name, array in weights.items() if array.ndim > 1]
+    correlations = [float(np.corrcoef(weights[name].ravel(), others[name].ravel())[0, 1]) for name in matrices]
+    assert max(map(abs, correlations)) < 0.5
+
+
+def test_the_other_seed_is_as_right_as_its_card_says() -> None:
+    """Within four standard errors; that the others are, the tests of the demo tell."""
+    card = (BUILTIN_MODELS["tiny-llava-seed1"] / "README.md").read_text()
+    rows = dict(re.findall(r"^\| ([a-z.-]+) \| [\d,]+ \| (.*) \|$", card, re.MULTILINE))
+    for task, n_samples, right, _, controls in measure("tiny-llava-seed1", n_samples=200):
+        accuracy, _, *stated = rows[task].split(" | ")
+        found = [controls.get(control) for control in CONTROLS]
+        for share, told in zip([right, *found], [accuracy, *stated], strict=True):
+            assert (share is None) == (not told.strip())
+            if share is not None:
+                expected = float(told) / 100
+                error = np.sqrt(expected * (1 - expected) / n_samples) + 0.005
+                assert abs(share - expected) < 4 * error, (task, told)
 
 
 @pytest.mark.parametrize("name", TRAINED)
