@@ -36,7 +36,7 @@ def find_corrected(labels: str, raws: Sequence[RawSample]) -> dict[str, str]:
 
 def _read_answers(file: Path) -> dict[Key, str]:
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "bytes that are not UTF-8"
         raise TaskError(f"{file}: expected corrected labels, found: {reason}; check --labels") from error

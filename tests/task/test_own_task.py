@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -66,6 +67,23 @@ def test_a_table_is_a_task(folder: Path) -> None:
     assert task.prompt.format(question=task.samples[0].text) == "Is it {big}?"
 
 
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip))
+@settings(max_examples=50, deadline=None)
+def test_a_question_is_what_was_written(tmp_path_factory: pytest.TempPathFactory, question: str) -> None:
+    """Whatever JSON or CSV can hold, the ends of a line that only some programs know among it."""
+    folder = tmp_path_factory.mktemp("written")
+    draw(0).save(folder / "a.png")
+    lines = [{**LINES[0], "image": "a.png", "question": question, "label": label, "id": None} for label in "xy"]
+    plain = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    (folder / "pets.jsonl").write_text(plain, encoding="utf-8", newline="")
+    with (folder / "pets.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
+    for name in ("pets.jsonl", "pets.csv"):
+        assert [sample.question for sample in load_task(str(folder / name)).samples] == [question] * 2
+
+
 def test_lines_with_options_of_their_own_are_asked_by_letters(folder: Path) -> None:
     lines = [
         {**LINES[0], "options": ["cat", "owl", "bat"]},
@@ -85,7 +103,10 @@ def test_lines_with_options_of_their_own_are_asked_by_letters(folder: Path) -> N
         ('\n{"image": "a.png", "label": "x"}\n', "line 2: expected a question, found None; add it, or give --question"),
         ('{"image": "a.png", "question": "Q"}', "line 1: expected a label, found none; add it"),
         ('{"image": "z.png", "question": "Q", "label": "x"}', "z.png, found none; check the path"),
-        ('{"image": "a.png", "question": "Q", "label": "x", "labels": "y"}', "found 'labels'; leave it out"),
+        (
+            '{"image": "a.png", "question": "Q", "label": "x", "labels": "y"}',
+            "found 'labels'; rename it, or leave it out",
+        ),
         (
             '{"image": "a.png", "question": "Q", "label": "x", "options": ["y", "z"]}',
             "line 1: expected a label of y, z, found 'x'",
@@ -95,7 +116,8 @@ def test_lines_with_options_of_their_own_are_asked_by_letters(folder: Path) -> N
             "line 1: expected options, two or more",
         ),
         ('{"image": "a.png", "question": "Q", "label": "x"}', "expected two different labels or more, found x alone"),
-        ("", "task pets: expected some samples, found none"),
+        ("", "pets.jsonl: expected a sample a line, found none"),
+        ('{"image": "a.png", "question": "Q", "label": null}', "line 1: expected a label, found none; add it"),
         (
             '{"image": "a.png", "question": "Q", "label": "x", "id": 1}\n'
             '{"image": "b.png", "question": "Q", "label": "y", "id": 1}',
@@ -115,6 +137,8 @@ def test_a_mistake_in_lines_is_told_with_its_place(text: str, expected: str, fol
     [
         (b"image,question,label\na.png,Q\n", "pets.csv, line 2: expected 3 columns, found another number"),
         (b'image,question,label\n"a.png,Q,x\n', "pets.csv, line 2: expected CSV, found: "),
+        (b"image,question,label\n", "pets.csv: expected a sample a line, found none"),
+        (b"image;question;label\na.png;Q;x\n", "line 2: expected the keys image, .*, found 'image;question;label'"),
         (b"\xff\xfe\x00", "pets.csv: expected a task's lines, found: bytes that are not UTF-8"),
     ],
 )

@@ -7,6 +7,7 @@ Paths begin at the file's folder, or at the one that ``data`` names. In CSV, sev
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -33,6 +34,8 @@ def read(description: TaskDescription, source: TaskSource) -> Reading:
     """
     file = Path(split_name(source.task)[0])
     lines = list(_read_csv(file) if file.suffix == ".csv" else _read_json(file))
+    if not lines:
+        raise TaskError(f"{file}: expected a sample a line, found none; add some")
     named = {tuple(map(str, line["options"])): None for _, line in lines if isinstance(line.get("options"), list)}
     letters = len(named) > 1
     reader = LineReader(description, source, file, letters=letters)
@@ -45,7 +48,7 @@ def read(description: TaskDescription, source: TaskSource) -> Reading:
 
 
 def _read_json(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, text in enumerate(_read_text(file).splitlines(), start=1):
+    for number, text in enumerate(_read_text(file).split("\n"), start=1):  # questions may hold other line ends
         if not text.strip():
             continue
         try:
@@ -57,11 +60,11 @@ def _read_json(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                 f'{file}, line {number}: expected {{"image": ..., "question": ..., "label": ...}}, found {text:.40}; '
                 "write an object a line"
             )
-        yield number, line
+        yield number, {key: value for key, value in line.items() if value is not None}
 
 
 def _read_csv(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    reader = csv.DictReader(_read_text(file).splitlines(keepends=True), strict=True)
+    reader = csv.DictReader(io.StringIO(_read_text(file), newline=""), strict=True)
     try:
         for line in reader:
             if None in line or None in line.values():
@@ -82,7 +85,7 @@ def _read_csv(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 def _read_text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig")
+        return file.read_bytes().decode("utf-8-sig")  # line ends as they are
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "bytes that are not UTF-8"
         raise TaskError(f"{file}: expected a task's lines, found: {reason}; check the path") from error
@@ -106,7 +109,9 @@ class LineReader:
             If something is missing or not known, or a picture is not there, with the file and the line.
         """
         if unknown := [key for key in line if key not in KEYS]:
-            raise self._fault(number, f"expected the keys {', '.join(KEYS)}, found {unknown[0]!r}; leave it out")
+            raise self._fault(
+                number, f"expected the keys {', '.join(KEYS)}, found {unknown[0]!r}; rename it, or leave it out"
+            )
         question = line.get("question", self._description.doc_to_text)
         if not question or not isinstance(question, str):
             raise self._fault(number, f"expected a question, found {question!r:.60}; add it, or give --question")
