@@ -17,7 +17,7 @@ from storage.errors import DatasetError
 from tests.cluster.node import Cluster, Node
 from tests.pipeline.test_engine import ask, content, extract, load_task
 
-TASK, LIMIT, BLOCK, BATCH_SIZE = "easy-vqa.shape", 96, 8, 16
+TASK, LIMIT, BLOCK, BATCH_SIZE = "easy-vqa.shape", 320, 8, 16
 RUN = f"tiny-llava/{TASK}"
 COMMAND = (
     f"superneurons extract --model tiny-llava --task {TASK} --limit {LIMIT} --block {BLOCK} "
