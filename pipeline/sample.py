@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
@@ -49,7 +50,7 @@ class ImageFile:
 
 
 def decode_picture(file: Path | IO[bytes], where: str) -> Image:
-    """Return the picture of a file in RGB, decoded whole; `where` names it in messages.
+    """Return the picture of a file in RGB, decoded whole and upright (EXIF); `where` names it in messages.
 
     Raises
     ------
@@ -63,11 +64,21 @@ def decode_picture(file: Path | IO[bytes], where: str) -> Image:
         with PIL.Image.open(file) as picture:
             if picture.width * picture.height > MAX_IMAGE_PIXELS:
                 raise SampleError(f"{too_large}{picture.width} x {picture.height}; make it smaller")
-            return picture.convert("RGB")
+            return _turn_upright(picture).convert("RGB")
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
         raise SampleError(f"{too_large.removesuffix(' ')}: {error}; make it smaller") from error
     except (OSError, SyntaxError) as error:
         raise SampleError(f"{where}: expected a picture, found {error}; replace it") from error
+
+
+def _turn_upright(picture: Image) -> Image:
+    """Return a picture as its EXIF turns it; as it is where that is torn, which says nothing of its pixels."""
+    import PIL.ImageOps
+
+    try:
+        return PIL.ImageOps.exif_transpose(picture)
+    except (OSError, SyntaxError, TypeError, ValueError, struct.error):
+        return picture
 
 
 def hash_pixels(picture: Image) -> str:

@@ -57,7 +57,8 @@ def find_options(description: TaskDescription, raws: Sequence[RawSample]) -> tup
         return tuple(description.options)
     if description.options == "letters":
         return tuple(LETTERS[: max(len(raw.choices) for raw in raws)])
-    found = tuple(sorted({str(raw.answer) for raw in raws}))
+    texts = {str(raw.answer) for raw in raws}
+    found = tuple(sorted(texts, key=int if all(text.isdecimal() for text in texts) else None))
     if len(found) < 2:
         raise TaskError(
             f"task {description.task}: expected two different labels or more, found {', '.join(found)} alone; name the "

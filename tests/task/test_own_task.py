@@ -8,11 +8,14 @@ from pathlib import Path
 
 import datasets
 import pytest
-from datasets import ClassLabel, Features, Image
+from datasets import ClassLabel, Features, Image, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import ExifTags
+from PIL import Image as Pillow
 
 from pipeline.errors import TaskError, TaskNotFoundError
+from pipeline.sample import ImageFile
 from pipeline.task import find_source, load_task
 from storage.split import assign_split
 from tests.task.hub_file import draw
@@ -184,6 +187,58 @@ def test_an_image_classification_set_is_a_task_by_what_is_asked(tmp_path: Path) 
         load_task(find_source(keys))
     with pytest.raises(TaskError, match="expected a question for a dataset, found none"):
         find_source({"dataset": "beans"})
+
+
+def write_classes(folder: Path, labels: list[object], feature: object) -> dict[str, str]:
+    """Write an image classification set and return the keys that make it a task."""
+    (folder / "data").mkdir(parents=True)
+    columns = {"image": [draw(number) for number, _ in enumerate(labels)], "label": labels}
+    file = folder / "data" / "test-00000-of-00001.parquet"
+    datasets.Dataset.from_dict(columns, features=Features({"image": Image(), "label": feature})).to_parquet(str(file))
+    return {"dataset": str(folder), "question": "What is it?"}
+
+
+@pytest.mark.parametrize("first", [0, 1, 5])
+def test_classes_that_are_numbers_without_names_are_what_they_say(first: int, tmp_path: Path) -> None:
+    numbers = [first + number for number in (11, 2, 0, 10, 1, 2)]
+    task = load_task(find_source(write_classes(tmp_path / "set", list(numbers), Value("int64"))))
+    assert task.options == tuple(str(number) for number in sorted(set(numbers)))
+    assert [task.options[sample.label] for sample in task.samples] == [str(number) for number in numbers]
+
+
+@pytest.mark.parametrize(
+    ("labels", "feature"),
+    [
+        (["cat", None, "dog"], Value("string")),
+        ([0, None, 1], ClassLabel(names=["cat", "dog"])),
+        ([3, None], Value("int8")),
+    ],
+)
+def test_a_record_without_a_class_is_told(labels: list[object], feature: object, tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="test record 1: expected an answer in 'label', found none; correct it"):
+        load_task(find_source(write_classes(tmp_path / "set", labels, feature)))
+
+
+def test_a_picture_is_turned_upright_as_datasets_turns_it(tmp_path: Path) -> None:
+    (tmp_path / "pets").mkdir()
+    exif = Pillow.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for number, name in enumerate(("a.jpg", "b.jpg")):
+        draw(number).save(tmp_path / "pets" / name, exif=exif)
+    lines = write_lines(tmp_path / "pets", [{**LINES[0], "image": "a.jpg"}, {**LINES[1], "image": "b.jpg"}])
+    peer = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "pets"), split="train", cache_dir=str(tmp_path))
+    for sample, told in zip(load_task(lines).samples, peer, strict=True):
+        assert sample.images[0].open().size == told["image"].size == (24, 32)
+        assert sample.images[0].open().tobytes() == told["image"].convert("RGB").tobytes()
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # Pillow says so
+def test_a_torn_exif_spoils_no_picture(tmp_path: Path) -> None:
+    exif = Pillow.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for n_bytes in range(6, len(exif.tobytes())):
+        draw(0).save(tmp_path / "a.png", exif=exif.tobytes()[:n_bytes])
+        assert sorted(ImageFile(tmp_path / "a.png").open().size) == [24, 32]
 
 
 DESCRIPTION = """\

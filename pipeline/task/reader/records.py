@@ -174,7 +174,13 @@ class RecordReader:
     def _find_answer(
         self, record: Record, where: str, choices: Sequence[str], dataset: Dataset | None
     ) -> str | int | None:
-        """Return the answer as an option or the number of one; None if the task leaves it out."""
+        """Return the answer as an option or the number of one; None if the task leaves it out.
+
+        Raises
+        ------
+        TaskError
+            If there is none in the record.
+        """
         field = self._description.doc_to_target or "answer"
         found = self._look_up(record, field, where)
         names = getattr(dataset.features.get(field), "names", None) if dataset is not None else None
@@ -182,6 +188,12 @@ class RecordReader:
             return names[found] if 0 <= found < len(names) else found
         if self._description.answers is not None:
             return self._description.answers.get(str(found))
+        if found is None:
+            raise TaskError(
+                f"task {self._description.task}, {where}: expected an answer in {field!r}, found none; correct it"
+            )
+        if self._description.options == "labels":  # what occurs are the options, numbers too
+            return str(found)
         if isinstance(found, int):
             return found
         letter = str(found).strip().strip("().").upper()
