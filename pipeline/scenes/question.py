@@ -38,22 +38,22 @@ Ask = Callable[[Scene, Chance], Iterator[Asked]]
 def ask_existence(scene: Scene, chance: Chance) -> Iterator[Asked]:
     """Ask for one thing that is there and one that is not, of random, popular or adversarial kind as in POPE."""
     yield Asked(question=_is_there(chance.pick(scene.kinds)), answer="yes")
-    yield Asked(question=_is_there(draw_absent(scene, chance)), answer="no")
+    yield Asked(question=_is_there(draw_absent(scene, chance, adversarial=0.5)), answer="no")
 
 
 def _is_there(kind: Kind) -> str:
     return f"is there a {kind}?"
 
 
-def draw_absent(scene: Scene, chance: Chance, *, but: tuple[Kind, ...] = ()) -> Kind:
-    """Return a kind that is not in the scene, nor in `but`.
+def draw_absent(scene: Scene, chance: Chance, *, adversarial: float) -> Kind:
+    """Return a kind that is not in the scene.
 
-    It is as often a popular one as those that are there, so that popularity tells nothing. Of the others, every second
-    one is adversarial: it shares its colour or shape with a thing that is there.
+    It is as often a popular one as those that are there, so that popularity tells nothing. Of the others, a share of
+    `adversarial` has its colour or shape in common with a thing that is there.
     """
     popular = chance.pick(scene.kinds).is_popular
-    absent = [kind for kind in KINDS if kind.is_popular == popular and kind not in scene.kinds and kind not in but]
-    if not popular and chance.happens(0.5):
+    absent = [kind for kind in KINDS if kind.is_popular == popular and kind not in scene.kinds]
+    if not popular and chance.happens(adversarial):
         return chance.pick([kind for kind in absent if any(kind.resembles(other) for other in scene.kinds)])
     return chance.pick(absent)
 
@@ -120,10 +120,16 @@ def ask_attribute(scene: Scene, chance: Chance) -> Iterator[Asked]:
 
 
 def ask_choice(scene: Scene, chance: Chance) -> Iterator[Asked]:
-    """Ask which of four kinds is in the picture."""
-    wrong: tuple[Kind, ...] = ()
+    """Ask which of four kinds is in the picture.
+
+    None of the wrong ones is adversarial: they would be like the right one, and that which is most like the others
+    would be right more often.
+    """
+    wrong: list[Kind] = []
     while len(wrong) < N_CHOICES - 1:
-        wrong += (draw_absent(scene, chance, but=wrong),)
+        kind = draw_absent(scene, chance, adversarial=0)
+        if kind not in wrong:
+            wrong.append(kind)
     right = chance.pick(scene.kinds)
     order = chance.shuffled((right, *wrong))
     yield Asked(

@@ -75,21 +75,33 @@ def open_dataset(place: DatasetPlace) -> Dataset:
     import pyarrow as pa
 
     datasets.disable_progress_bars()
+    faults = (OSError, ValueError, KeyError, TypeError, RuntimeError, pa.ArrowException)
     try:
         found = datasets.load_dataset(**_say(place))
-    except (OSError, ValueError, KeyError, TypeError, datasets.exceptions.DatasetsError, pa.ArrowException) as error:
+    except (*faults, datasets.exceptions.DatasetsError) as error:
         reasons = [next(iter(str(fault).splitlines()), "") for fault in (error, error.__cause__) if fault is not None]
         reason = ": ".join(reason.rstrip(".") for reason in reasons if reason) or type(error).__name__
         remedy = "check the data" if place.is_local else "check the commit (--revision)"
         raise TaskError(
             f"{place.path}: expected the records of split {place.split!r}, found: {reason}; {remedy}"
         ) from error
+    _validate_commit(place, found)
     for field, feature in found.features.items():
         if isinstance(feature, datasets.Image):
             found = found.cast_column(field, datasets.Image(decode=False))
         elif isinstance(getattr(feature, "feature", None), datasets.Image):
             found = found.cast_column(field, datasets.List(datasets.Image(decode=False)))
     return found
+
+
+def _validate_commit(place: DatasetPlace, found: Dataset) -> None:
+    """Check that records are those of the commit: without the hub, `datasets` takes whichever is in its cache."""
+    commits = {Path(file["filename"]).parent.name for file in found.cache_files}
+    if not place.is_local and commits - {place.revision}:
+        raise TaskError(
+            f"{place.path}: expected the records of commit {place.revision}, found the hub out of reach and those of "
+            f"{', '.join(sorted(commits))} in the cache; connect, or choose that commit (--revision)"
+        )
 
 
 def _say(place: DatasetPlace) -> dict[str, Any]:
@@ -116,17 +128,18 @@ def find_revision(dataset: str, revision: str | None) -> str:
         If the hub has no such dataset or cannot be asked.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError
 
+    client_error = HfHubHTTPError.__bases__[0]  # of its HTTP client, which is another in other releases
     try:
         commit = HfApi().dataset_info(dataset, revision=revision).sha
-    except (OSError, HfHubHTTPError, OfflineModeIsEnabled, ValueError) as error:
+    except (OSError, ValueError, client_error) as error:
         if revision is not None and len(revision) == 40:
             return revision  # a commit needs no look-up: its files may be in the cache
         reason = next((line for line in str(error).splitlines() if line), "") or type(error).__name__
         named = dataset if revision is None else f"{dataset}@{revision}"
         raise TaskError(
-            f"{named}: expected to look its commit up on the hub, found: {reason}; say which one (--revision), or give "
-            "its files (--data FOLDER)"
+            f"{named}: expected to look its commit up on the hub, found: {reason}; name the commit (--revision), "
+            "or give its files (--data FOLDER)"
         ) from error
     return str(commit)

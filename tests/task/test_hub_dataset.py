@@ -97,6 +97,29 @@ def test_a_revision_may_be_a_tag_a_branch_or_a_commit(hub: HubServer, tmp_path: 
     assert all(any(path.endswith(f"BLINK/revision/{name}") for path in asked) for name in ("v1", "main", COMMIT))
 
 
+UNREACHABLE = {"HF_ENDPOINT": "http://127.0.0.1:9"}
+"""Nothing listens on the port for what is to be discarded."""
+
+
+@pytest.mark.parametrize("variables", [UNREACHABLE, {"HF_HUB_OFFLINE": "1"}])
+def test_a_hub_that_cannot_be_asked_is_one_line(hub: HubServer, tmp_path: Path, variables: dict[str, str]) -> None:
+    asked = [{"task": "pope"}, {"task": "pope", "revision": "v1"}, {"task": "pope", "revision": COMMIT[:10]}]
+    errors = json.loads(run(hub, tmp_path, MISS, json.dumps(asked), **variables))
+    assert len(errors) == 3 and not any("\n" in error for error in errors)
+    assert all("expected to look its commit up on the hub, found: " in error for error in errors)
+    assert all("name the commit (--revision), or give its files (--data FOLDER)" in error for error in errors)
+
+
+def test_another_commit_in_the_cache_is_not_taken_for_the_one_that_is_asked_for(hub: HubServer, tmp_path: Path) -> None:
+    named = [{"task": "pope.random", "revision": revision} for revision in (COMMIT, "f" * 40)]
+    run(hub, tmp_path, LOAD, json.dumps(named[:1]))
+    errors = json.loads(run(hub, tmp_path, MISS, json.dumps(named), HF_HUB_OFFLINE="1"))
+    assert errors == [
+        f"lmms-lab/POPE: expected the records of commit {'f' * 40}, found the hub out of reach and those of {COMMIT} in "
+        "the cache; connect, or choose that commit (--revision)"
+    ]
+
+
 @pytest.mark.parametrize("variables", [{}, {"HF_HUB_OFFLINE": "1"}])
 def test_what_is_not_there_is_one_line(hub: HubServer, tmp_path: Path, variables: dict[str, str]) -> None:
     named = [{"task": "pope", "revision": "v2"}, {"task": "vizwiz.answerable"}]

@@ -7,6 +7,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
@@ -15,7 +16,7 @@ from pipeline.scenes.chance import Chance
 from pipeline.scenes.drawing import MAX_SHIFT, PAINT
 from pipeline.scenes.picture import ScenePicture
 from pipeline.scenes.question import TASKS, Asked, ask_about, plural
-from pipeline.scenes.scene import COLORS, KINDS, MIN_VISIBLE, OVERLAP_PIXELS, SHAPES, SIZE, Scene, make_scene
+from pipeline.scenes.scene import COLORS, KINDS, MIN_VISIBLE, OVERLAP_PIXELS, SHAPES, SIZE, Kind, Scene, make_scene
 from pipeline.task import load_task
 from storage.split import assign_split
 
@@ -50,6 +51,8 @@ def test_the_world_is_the_one_whose_release_is_recorded() -> None:
     scene = make_scene("test", 1)
     assert list(map(str, scene.kinds)) == ["gray rectangle", "brown rectangle", "yellow cross", "blue rectangle"]
     assert [round(thing.x, 6) for thing in scene.things] == [14.164223, 20.068634, 55.707468, 22.689554]
+    (choice,) = ask_about("choice", "test", 1, scene)
+    assert choice.choices == ("brown triangle", "brown rectangle", "yellow rectangle", "black circle")
     texts = [asked.question for task in TASKS for asked in ask_about(task, "test", 1, scene)]
     assert texts[:3] == [
         "is there a yellow cross?",
@@ -173,6 +176,35 @@ def test_the_words_of_a_question_do_not_give_its_answer_away(task: str, many_sce
     half = len(answers) // 2
     model = LogisticRegression(max_iter=300).fit(bags[:half], answers[:half])
     assert model.score(bags[half:], answers[half:]) == pytest.approx(chance, abs=0.03)
+
+
+def test_how_choices_are_alike_does_not_give_the_right_one_away(many_scenes: list[Scene]) -> None:
+    """Neither the place of a choice nor what it has in common with the others leads to more than 3 points off chance."""
+    told: list[list[list[int]]] = []
+    right: list[list[bool]] = []
+    for number, scene in enumerate(many_scenes):
+        for asked in ask_about("choice", "words", number, scene):
+            kinds = [Kind(*choice.split()) for choice in asked.choices]
+            told.append([_compare_kinds(place, kinds) for place in range(len(kinds))])
+            right.append([letter == asked.answer for letter in "ABCD"])
+    features, answers = np.array(told), np.array(right)
+    half = len(answers) // 2
+    model = HistGradientBoostingClassifier().fit(features[:half].reshape(-1, 5), answers[:half].ravel())
+    likely = model.predict_proba(features[half:].reshape(-1, 5))[:, 1].reshape(-1, 4)
+    n_alike = features[half:, :, 1] + features[half:, :, 2]
+    for guess in (likely, n_alike, -n_alike):
+        best = guess == guess.max(axis=1, keepdims=True)  # several of them: as a guess among them
+        share = (best & answers[half:]).sum(axis=1) / best.sum(axis=1)
+        assert share.mean() == pytest.approx(1 / 4, abs=0.03)
+
+
+def _compare_kinds(place: int, kinds: list[Kind]) -> list[int]:
+    """Return the place, how many others share a kind's colour and shape or are popular, and whether it is."""
+    kind, others = kinds[place], kinds[:place] + kinds[place + 1 :]
+    n_color = sum(other.color == kind.color for other in others)
+    n_shape = sum(other.shape == kind.shape for other in others)
+    n_popular = sum(other.is_popular for other in others)
+    return [place, n_color, n_shape, n_popular, int(kind.is_popular)]
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -13,7 +13,7 @@ from ..raw_sample import RawSample
 from ..source import TaskSource
 from . import Reading
 
-REVISION = "scenes 1"
+REVISION = "scenes 2"
 """Changes with anything that changes a picture or a question."""
 
 WORLD = "test"
