@@ -43,7 +43,7 @@ def tasks(
     as_json: AsJson = False,
 ) -> None:
     """List the tasks, or show one with its prompt and its variants: by an example, if its data is not here."""
-    from ..task import find_source, is_here, load_example, load_task, task_names
+    from ..task import describe_task, find_source, is_here, load_example, load_task, task_names
 
     flags = pick_source(locals())
     if show is None and dataset is None:
@@ -51,9 +51,10 @@ def tasks(
         typer.echo(json.dumps({"tasks": rows}, indent=2)) if as_json else _print_list(rows)
         return
     source = find_source(flags if show is None else {"task": show} | flags)
-    here = is_here(source) or bool(source.data or source.revision)
-    task = load_task(source, limit=N_SHOWN) if here else load_example(source)
-    figures = _describe(source) | _show(task, is_example=not here)
+    is_wanted = bool(source.data or source.revision) or describe_task(source).example is None
+    is_example = not is_wanted and not is_here(source)
+    task = load_example(source) if is_example else load_task(source, limit=N_SHOWN)
+    figures = _describe(source) | _show(task, is_example=is_example)
     typer.echo(json.dumps(figures, indent=2)) if as_json else _print_task(figures)
 
 

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import factorial
 
 from storage.schema import plan_arrays
 
 from ..document import Lines
-from ..errors import ExperimentError, TaskNotFoundError
+from ..errors import ExperimentError, TaskError, TaskNotFoundError
 from ..inference.decoder import find_decoder
 from ..inference.prompt import find_option_tokens, render_prompt
 from ..model import name_checkpoint_faults
 from ..request import plan_block, plan_figures
 from ..settings import AUTO, STORED_DTYPES
-from ..task import Task, describe_task, is_here, load_task
+from ..task import Task, describe_task, is_here, load_example, load_task, split_name
 from ..task.description import Statistics
 from .architecture import Architecture, find_architecture
 from .choice import RunChoice, told_at, validate_names, vary
 from .estimate import Rate, RunEstimate, estimate_run
 from .experiment import ModelEntry, TaskEntry
-from .task_statistic import tell_workload
-from .workload import Workload, measure_workload
+from .task_statistic import ToldTask, tell_workload
+from .workload import measure_workload
 
 STORE_OBJECTS = 1
 MODEL_OBJECTS = 1
@@ -64,7 +65,7 @@ def forecast_runs(
     for name, choice in zip(names, choices, strict=True):
         with told_at(choice.model, lines):
             model, task = models[choice.model], tasks[choice.task]
-            varied = vary(choice, task, lines) if isinstance(task, Task) else task
+            varied = vary(choice, task, lines) if isinstance(task, Task) else _vary_told(choice, task, lines)
             rate = _find_rate(choice, model, rates)
             estimates.append(_estimate(name, choice, model, varied, rate=rate, n_gpus=n_gpus))
     return estimates
@@ -76,8 +77,8 @@ def _load_task(choice: RunChoice) -> Task | Statistics:
         return load_task(choice.task, limit=choice.task.limit)
     told = choice.task.statistics or describe_task(choice.task).statistics
     if told is None:
-        raise ExperimentError(
-            f"task {choice.task.name!r}: expected its data or statistics, found neither; add data: or statistics:"
+        raise TaskError(
+            f"task {choice.task.name}: expected its data or statistics, found neither; add data: or statistics:"
         )
     return told
 
@@ -88,19 +89,19 @@ def _find_rate(choice: RunChoice, model: Architecture, rates: Rates) -> Rate:
 
 
 def _estimate(
-    name: str, choice: RunChoice, model: Architecture, task: Task | Statistics, *, rate: Rate, n_gpus: float
+    name: str, choice: RunChoice, model: Architecture, task: Task | ToldTask, *, rate: Rate, n_gpus: float
 ) -> RunEstimate:
     settings = choice.settings
     shape = find_decoder(model.model, model.family, sites=settings.sites, n_tokens=settings.n_tokens).shape
     dtype = STORED_DTYPES["float32"] if settings.dtype == AUTO else STORED_DTYPES[settings.dtype]
-    options = task.options if isinstance(task, Task) else tuple(map(str, range(task.n_options)))
+    options = task.options if isinstance(task, Task) else tuple(map(str, range(task.statistics.n_options)))
     arrays = plan_arrays(shape, dtype=dtype, options=options, figures=plan_figures(model.family, settings))
     block = settings.block or plan_block(arrays)
     if isinstance(task, Task):
         _validate_options(model, task)
         workload = measure_workload(model, task, block=block, share=settings.share_images)
     else:
-        workload = _tell(choice, task, model, block)
+        workload = tell_workload(model, task, block=block, share=settings.share_images)
     return estimate_run(
         name,
         arrays=arrays,
@@ -122,23 +123,38 @@ def _validate_options(model: Architecture, task: Task) -> None:
     find_option_tokens(model.processor.tokenizer, prompt, task.options)
 
 
-def _tell(choice: RunChoice, told: Statistics, model: Architecture, block: int) -> Workload:
+def _vary_told(choice: RunChoice, told: Statistics, lines: Lines | None) -> ToldTask:
+    """Return the chosen variant of a task that is not here, cut to the samples that are wanted."""
     if choice.task.limit is not None:
         n_samples = min(told.n_samples, choice.task.limit)
         n_images = -(-told.n_images * n_samples // told.n_samples)
         told = told.model_copy(update={"n_samples": n_samples, "n_images": n_images})
-    return tell_workload(model, told, prompt=_find_prompt(choice), block=block, share=choice.settings.share_images)
+    variants = (split_name(choice.task.task)[1], choice.variant.name)
+    if "letters" in variants:  # as if all samples had as many choices as those with most
+        told = told.model_copy(update={"n_samples": told.n_samples * factorial(told.n_options)})
+    if "question-only" in variants:
+        told = told.model_copy(update={"n_images": 0})
+    with told_at(choice.task, lines):
+        return ToldTask(told, _find_prompt(choice))
 
 
 def _find_prompt(choice: RunChoice) -> str:
-    """Return the prompt of a task that is not here: the variant's, or else its description's, where there is one."""
+    """Return the prompt of a task that is not here, in its variant: as its example is asked, where there is one.
+
+    Raises
+    ------
+    TaskNotFoundError
+        If it has no such variant.
+    """
     if choice.variant.template is not None:
         return choice.variant.template
     try:
         description = describe_task(choice.task)
     except TaskNotFoundError:
         return "{question}"
-    return description.wordings.get(choice.variant.name, description.prompt)
+    if description.example is None:
+        return description.wordings.get(choice.variant.name, description.prompt)
+    return choice.variant.apply(load_example(choice.task)).prompt
 
 
 def count_all_objects(estimates: Sequence[RunEstimate]) -> int:

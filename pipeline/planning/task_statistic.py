@@ -44,7 +44,15 @@ class BlankImage:
         return PIL.Image.new("RGB", (self.width, self.height))
 
 
-def tell_workload(model: Architecture, told: Statistics, *, prompt: str, block: int, share: bool) -> Workload:
+@dataclass(frozen=True, slots=True)
+class ToldTask:
+    """A task that is not here, in one of its variants: what is told of it, and its prompt."""
+
+    statistics: Statistics
+    prompt: str
+
+
+def tell_workload(model: Architecture, task: ToldTask, *, block: int, share: bool) -> Workload:
     """Return the workload of a task that is not here, from what is told of it; the model's own prompt goes around it.
 
     Raises
@@ -52,13 +60,14 @@ def tell_workload(model: Architecture, told: Statistics, *, prompt: str, block: 
     UnsupportedModelError
         If there are pictures and the model reads none, or does not tell how many tokens one becomes.
     """
+    told = task.statistics
     if told.n_images and not model.family.reads_images:
         raise UnsupportedModelError(
             f"model {model.source.name}: expected a model that reads pictures, found one that reads text alone; choose "
             "another"
         )
     sizes = [(told.image_width or 0, told.image_height or 0)] if told.n_images else []
-    n_shared, n_own, patches = _measure_template(model, prompt, sizes)
+    n_shared, n_own, patches = _measure_template(model, task.prompt, sizes)
     n_own += told.question_tokens
     n_pictures = min(told.n_samples, told.n_images + (ceil(told.n_samples / block) - 1)) if told.n_images else 0
     n_groups = n_pictures or told.n_samples

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,13 +13,15 @@ from storage.schema import Split
 
 from ..document import Entry, parse_document, read_yaml
 from ..errors import TaskError
-from .prompt import validate_template
+from .adapter import ADAPTERS
+from .prompt import find_fields, validate_template
+from .reader import MODULES, PATH_READERS
+from .source import to_name
+from .variant import is_reserved
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 Text = Annotated[str, Field(min_length=1)]
-
-
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -48,6 +51,17 @@ class Negation(Entry):
     pattern: Text
     replacement: str
 
+    @model_validator(mode="after")
+    def _validate_pattern(self) -> Self:
+        try:
+            re.compile(self.pattern)
+            re.sub(f"{self.pattern}|", self.replacement, "")  # an empty text is matched, and what replaces it, expanded
+        except (re.error, IndexError) as error:
+            raise ValueError(
+                f"expected a regular expression and what replaces its match, found: {error}; correct them"
+            ) from error
+        return self
+
 
 class Corrections(Entry):
     """How a file of better labels, in POPE's own format, belongs to the records: a variant of the task.
@@ -62,6 +76,11 @@ class Corrections(Entry):
     image: Text
     question: Text
 
+    @field_validator("variant")
+    @classmethod
+    def _validate_variant(cls, variant: str) -> str:
+        return _validate_variant(variant)
+
 
 class TaskDescription(Entry):
     r"""A task as data.
@@ -69,19 +88,19 @@ class TaskDescription(Entry):
     Attributes
     ----------
     task
-        Its name.
+        Its name: that of its file, which it is without this key, too.
     about
         What is asked, in one line.
     homepage, licence
         Where it is from, and on which terms.
     dataset_path, dataset_name, dataset_revision
         The dataset on the hub, its configuration, and the commit to read; without a commit, the newest is looked up
-        and recorded.
+        and recorded. The configuration of ``scenes`` and of InstaOrder is what is asked for.
     data_files, records_key
         For a dataset that is no repository but files of its publishers: the file in its folder, and the key that holds
         the records.
     image_folder
-        Where in the folder the files are that records name as their pictures.
+        Where in the folder the files are that records name as their pictures; ``{split}`` in it is the split.
     split
         The split, or several that together are the task, or one for each split of ours.
     reader
@@ -89,9 +108,13 @@ class TaskDescription(Entry):
     adapter
         A function of `pipeline.task.adapter`, for a record that does not hold the fields below as they are.
     doc_to_visual
-        The fields of a record's pictures; those that are empty are left out, and the record if all are.
+        The fields of a record's pictures; those that are empty are left out.
+    skip_without_picture
+        Whether records without any picture are left out, too; else they are refused.
     doc_to_text
-        The field of the question, or a text with ``{field}`` in it.
+        The field of the question (``question``), or a text with ``{field}`` in it.
+    question
+        The question itself, where it is the same for all records.
     doc_to_target
         The field of the answer: an option, the number of one, or a letter.
     doc_to_id
@@ -135,7 +158,9 @@ class TaskDescription(Entry):
     reader: Text = "records"
     adapter: Text | None = None
     doc_to_visual: Annotated[tuple[Text, ...], Field(strict=False)] = ()
+    skip_without_picture: bool = False
     doc_to_text: Text | None = None
+    question: Text | None = None
     doc_to_choice: Text | Annotated[tuple[Text, ...], Field(strict=False)] | None = None
     doc_to_target: Text | None = None
     doc_to_id: Annotated[tuple[Text, ...], Field(strict=False)] = ()
@@ -150,6 +175,47 @@ class TaskDescription(Entry):
     example: Mapping[str, Any] | None = None
     statistics: Statistics | None = None
 
+    @field_validator("reader")
+    @classmethod
+    def _validate_reader(cls, reader: str) -> str:
+        return _validate_known(reader, MODULES)
+
+    @field_validator("adapter")
+    @classmethod
+    def _validate_adapter(cls, adapter: str | None) -> str | None:
+        return adapter if adapter is None else _validate_known(adapter, ADAPTERS)
+
+    @field_validator("image_folder")
+    @classmethod
+    def _validate_image_folder(cls, folder: str) -> str:
+        if others := set(find_fields(folder)) - {"split"}:
+            raise ValueError(f"expected no field but {{split}}, found {{{min(others)}}}; take it out")
+        return folder
+
+    @field_validator("doc_to_text")
+    @classmethod
+    def _validate_text(cls, text: str | None) -> str | None:
+        if text is not None:
+            find_fields(text)
+        return text
+
+    @field_validator("split", mode="before")
+    @classmethod
+    def _validate_splits(cls, split: Any) -> Any:
+        if split is None:
+            return None
+        names = split.values() if isinstance(split, Mapping) else [split] if isinstance(split, str) else split
+        names = list(names) if isinstance(names, Iterable) else []
+        known = not isinstance(split, Mapping) or set(split) <= set(get_args(Split))
+        if not (names and known and all(isinstance(name, str) and name for name in names)):
+            raise ValueError(
+                f"expected a split's name, a list of them, or one for each of {', '.join(get_args(Split))}, found "
+                f"{split!r:.60}; correct it"
+            )
+        if len(set(names)) < len(names):
+            raise ValueError(f"expected every split of the dataset once, found {', '.join(names)}; leave one out")
+        return split
+
     @field_validator("prompt")
     @classmethod
     def _validate_prompt(cls, prompt: str) -> str:
@@ -158,7 +224,8 @@ class TaskDescription(Entry):
     @field_validator("wordings")
     @classmethod
     def _validate_wordings(cls, wordings: Mapping[str, str]) -> Mapping[str, str]:
-        for template in wordings.values():
+        for name, template in wordings.items():
+            _validate_variant(name)
             validate_template(template)
         return wordings
 
@@ -166,6 +233,12 @@ class TaskDescription(Entry):
     def _validate_options(self) -> Self:
         if not isinstance(self.options, str) and len(set(self.options)) < len(self.options):
             raise ValueError(f"expected options that differ, found {', '.join(self.options)}; leave one out")
+        return self
+
+    @model_validator(mode="after")
+    def _validate_question(self) -> Self:
+        if self.question is not None and self.doc_to_text is not None:
+            raise ValueError("expected doc_to_text or question, found both; leave one out")
         return self
 
     @classmethod
@@ -181,6 +254,26 @@ class TaskDescription(Entry):
         return dict.fromkeys(names)
 
 
+def _validate_known(name: str, known: Mapping[Any, Any]) -> str:
+    """Return a name after a check that it is one of those that are known."""
+    if name not in known:
+        raise ValueError(
+            f"expected one of {', '.join(sorted(filter(None, known)))}, found {name!r}; choose one of them"
+        )
+    return name
+
+
+def _validate_variant(name: str) -> str:
+    """Return the name of a variant after a check that a run may bear it, and that no other variant does."""
+    if name != to_name(name) or is_reserved(name):
+        found = "that of another variant" if is_reserved(name) else repr(name)
+        raise ValueError(
+            f"expected a name of its own for the variant {name!r}, of ASCII letters, digits and _ - ., found {found}; "
+            "choose another"
+        )
+    return name
+
+
 def read_description(path: Path) -> TaskDescription:
     """Return the task that a YAML file describes; what it does not say is taken from the file that it includes.
 
@@ -194,6 +287,20 @@ def read_description(path: Path) -> TaskDescription:
         raise lines.mistake((), f"expected keys such as task and options, found {content!r:.40}; describe a task")
     included = content.pop("include", None)
     if included is not None:
-        shared, _ = read_yaml(path.parent / str(included), kind="what a task includes", fault=TaskError)
+        shared, others = read_yaml(path.parent / str(included), kind="what a task includes", fault=TaskError)
+        if not isinstance(shared, dict):
+            raise others.mistake((), f"expected keys of a task, found {shared!r:.40}; include another file")
         content = {**shared, **content}
+    name = to_name(path.stem)
+    if content.setdefault("task", name) != name:
+        raise lines.mistake(
+            ("task",),
+            f"expected {name}, as the file is called, found {content['task']!r:.60}; rename one, or leave the key out",
+        )
+    if content.get("reader") in PATH_READERS:
+        raise lines.mistake(
+            ("reader",),
+            f"expected a reader of data that a description names, found {content['reader']!r}, which reads the path "
+            "that the task is called by; give that path as the task",
+        )
     return parse_document(content, TaskDescription, lines=lines)

@@ -34,7 +34,7 @@ class ExampleImage:
 
 
 def make_example(description: TaskDescription) -> tuple[Sample, ...]:
-    """Return the example as samples, about two pictures, so that one can take the other's place.
+    """Return the example as samples, about two pictures of two groups, so that one can take the other's place.
 
     Raises
     ------
@@ -57,6 +57,7 @@ def _copy(raw: RawSample, fields: list[str], number: int) -> RawSample:
     return replace(
         raw,
         sample_id=f"example-{number}",
+        group=None if raw.group is None else f"{raw.group}-{number}",
         split="test",
         images=tuple(ExampleImage(f"example {number}, {field}") for field in fields),
     )

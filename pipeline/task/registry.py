@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..document import Lines, parse_document
 from ..errors import TaskError, TaskNotFoundError
-from .source import TaskSource, is_own, split_name
+from .source import OWN_SUFFIXES, TaskSource, is_own, split_name
 from .task import Task
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ N_ENDLESS = 4_000
 
 REMOTE_READERS = ("records", "instaorder")
 """Readers of data that is no part of the package, nor a file of one's own."""
+
+DATA_READERS = (*REMOTE_READERS, "lines")
+"""Readers that can be told a folder."""
 
 OWN_WORDINGS = {"please": "Please answer: {question}", "brief": "{question} Answer briefly."}
 
@@ -61,6 +64,11 @@ def validate_task(task: str | TaskSource) -> None:
     name, _ = split_name(source.task)
     if source.dataset is not None or name in task_names():
         return
+    if Path(name).is_file() and Path(name).suffix.lower() not in OWN_SUFFIXES:
+        raise TaskNotFoundError(
+            f"task {name!r}: expected a file whose name ends in {', '.join(OWN_SUFFIXES)}, found another; write it in "
+            "such a form"
+        )
     if not is_own(source.task):
         near = difflib.get_close_matches(name, task_names(), n=1)
         hint = f"did you mean {near[0]}?" if near else "`superneurons tasks` lists them"
@@ -77,28 +85,54 @@ def describe_task(task: str | TaskSource) -> TaskDescription:
     TaskNotFoundError
         If there is none.
     TaskError
-        If it is one's own and cannot be read.
+        If it is one's own and cannot be read, or does not take what is told beside its name.
     """
-    from .description import TaskDescription, read_description
-
     source = find_source(task)
     validate_task(source)
+    description = _describe(source)
+    _validate_source(source, description)
+    return description
+
+
+def _describe(source: TaskSource) -> TaskDescription:
+    from .description import TaskDescription, read_description
+
     name, _ = split_name(source.task)
     shared = {"task": split_name(source.name)[0], "options": "labels", "wordings": OWN_WORDINGS}
     if source.dataset is not None:
         fields = {"doc_to_visual": [source.image_field], "doc_to_target": source.label_field}
-        asked = (source.question or "").replace("{", "{{").replace("}", "}}")
-        told = {"about": source.question, "dataset_path": source.dataset, "split": source.split, "doc_to_text": asked}
-        return TaskDescription.model_validate(shared | fields | told)
-    if not is_own(source.task):
+        told = {"about": source.question, "question": source.question}
+        place = {"dataset_path": source.dataset, "split": source.split}
+        return TaskDescription.model_validate(shared | fields | told | place)
+    if name in task_names():
         return read_description(FOLDER / f"{name}.yaml")
     path = Path(name)
-    if path.suffix in (".yaml", ".yml"):
+    if path.suffix.lower() in (".yaml", ".yml"):
         return read_description(path)
     reader = "classes" if path.is_dir() else "lines"
     return TaskDescription.model_validate(
-        shared | {"about": f"{path.name}, one's own", "reader": reader, "doc_to_text": source.question}
+        shared | {"about": f"{path.name}, one's own", "reader": reader, "question": source.question}
     )
+
+
+def _validate_source(source: TaskSource, description: TaskDescription) -> None:
+    """Check that everything that is told beside a task's name is used; what is ignored was meant otherwise."""
+    from .reader import PATH_READERS
+
+    path = source.data or description.dataset_path
+    on_hub = path is not None and not Path(path).is_dir()
+    unused = {
+        "data": ("it brings its own", description.reader not in DATA_READERS),
+        "revision": ("it is not read from the hub", not on_hub or source.data is not None),
+        "labels": ("it has no corrections", description.corrections is None),
+        "question": ("it has its own", source.dataset is None and description.reader not in PATH_READERS),
+    }
+    for key, (reason, is_unused) in unused.items():
+        if is_unused and getattr(source, key) is not None:
+            raise TaskError(
+                f"task {description.task}: expected no {key}, as {reason}, found {getattr(source, key)!r:.60}; leave "
+                f"it out ({key}:, or --{key})"
+            )
 
 
 def is_here(task: str | TaskSource) -> bool:
@@ -128,8 +162,6 @@ def load_task(task: str | TaskSource, *, limit: int | None = None) -> Task:
 
     source = find_source(task)
     description = describe_task(source)
-    if source.labels is not None and description.corrections is None:
-        raise TaskError(f"task {description.task}: expected no file of corrected labels, found one; leave --labels out")
     reading = find_reader(description.reader)(description, source)
     raws = list(islice(reading.samples, limit or N_ENDLESS) if reading.endless else reading.samples)
     if reading.letters:
@@ -143,19 +175,25 @@ def load_task(task: str | TaskSource, *, limit: int | None = None) -> Task:
 def load_example(task: str | TaskSource) -> Task:
     """Return a task, or a variant of it, with the example of its description for samples; there are no pictures.
 
+    Files of corrected labels are about other samples: the example keeps its own, with or without one.
+
     Raises
     ------
     TaskNotFoundError
         If there is no such task, or it has no such variant.
     TaskError
-        If its description has no example.
+        If its description has no example, or a file of labels that is given cannot be read.
     """
+    from .correction import find_corrected
     from .example import make_example
 
     source = find_source(task)
     description = describe_task(source)
     samples = make_example(description)
-    return _assemble(source, description, samples, samples[0].options, revision="example", corrected=None)
+    if source.labels is not None:
+        find_corrected(source.labels, [])
+    corrected = {sample.sample_id: sample.options[sample.label] for sample in samples}
+    return _assemble(source, description, samples, samples[0].options, revision="example", corrected=corrected)
 
 
 def _assemble(

@@ -15,19 +15,20 @@ Text = Annotated[str, Field(min_length=1)]
 OWN_SUFFIXES = (".yaml", ".yml", ".jsonl", ".csv")
 """Files that are tasks of one's own."""
 
+DATASET_KEYS = ("split", "image_field", "label_field")
+"""What says how a dataset without a description is to be read."""
+
 
 def split_name(name: str) -> tuple[str, str | None]:
     """Return the task's and the variant's name of ``task`` or ``task@variant``; a path may have an @ of its own."""
-    if "@" not in name or Path(name).exists():
-        return name, None
-    task, _, variant = name.rpartition("@")
-    return task, variant
+    task, at, variant = name.rpartition("@")
+    return (task, variant) if at and "/" not in variant and not Path(name).exists() else (name, None)
 
 
 def is_own(name: str) -> bool:
     """Return whether a task's name is the path of a file or folder of one's own."""
     path = Path(split_name(name)[0])
-    return path.suffix in OWN_SUFFIXES or len(path.parts) > 1 or path.is_dir()
+    return path.suffix.lower() in OWN_SUFFIXES or len(path.parts) > 1 or path.is_dir()
 
 
 class TaskSource(Entry):
@@ -76,11 +77,21 @@ class TaskSource(Entry):
             raise ValueError("expected a question for a dataset, found none; add question:, or --question")
         return self
 
+    @model_validator(mode="after")
+    def _validate_dataset_keys(self) -> Self:
+        given = [key for key in DATASET_KEYS if key in self.model_fields_set]
+        if given and self.dataset is None:
+            raise ValueError(
+                f"expected {given[0]} with a dataset alone, found it for task {self.task}; leave it out (--"
+                f"{given[0].replace('_', '-')})"
+            )
+        return self
+
     @property
     def name(self) -> str:
         """The task's name, as runs bear it."""
         task, variant = split_name(self.task)
-        own = to_name(Path(task).stem if Path(task).suffix in OWN_SUFFIXES else Path(task).resolve().name)
+        own = to_name(Path(task).stem if Path(task).suffix.lower() in OWN_SUFFIXES else Path(task).resolve().name)
         name = own if is_own(self.task) and self.dataset is None else task
         return name if variant is None else f"{name}@{variant}"
 

@@ -53,10 +53,6 @@ class Task:
         """
         if variant not in self.variants:
             near = difflib.get_close_matches(variant, self.variants, n=1)
-            hint = (
-                f"did you mean {self.name}@{near[0]}?"
-                if near
-                else f"`superneurons tasks --show {self.name}` lists them"
-            )
+            hint = f"did you mean @{near[0]}?" if near else "`superneurons tasks --show TASK` lists them"
             raise TaskNotFoundError(f"task {self.name!r}: expected one of its variants, found {variant!r}; {hint}")
         return replace(self.variants[variant].apply(self), name=f"{self.name}@{variant}")

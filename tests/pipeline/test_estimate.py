@@ -28,7 +28,7 @@ from pipeline.planning.estimate import Rate, count_array_bytes, count_flops, est
 from pipeline.planning.experiment import Statistics
 from pipeline.planning.experiment_file import parse_experiment
 from pipeline.planning.forecast import count_all_objects, count_all_puts, forecast_runs
-from pipeline.planning.task_statistic import tell_workload
+from pipeline.planning.task_statistic import ToldTask, tell_workload
 from pipeline.planning.workload import MAX_MEASURED, measure_workload
 from pipeline.request import RunRequest, plan_run
 from pipeline.sample import ImageFile
@@ -167,7 +167,7 @@ def test_statistics_tell_what_the_samples_do() -> None:
         image_width=64,
         image_height=64,
     )
-    workload = tell_workload(model, told, prompt=task.prompt, block=256, share=True)
+    workload = tell_workload(model, ToldTask(told, task.prompt), block=256, share=True)
     assert workload.n_tokens == pytest.approx(measured.n_tokens, rel=0.03)
     assert workload.n_row_tokens == pytest.approx(measured.n_row_tokens, rel=0.05)
     assert workload.n_patches == pytest.approx(measured.n_patches, rel=0.05)

@@ -404,6 +404,50 @@ def test_the_help_gives_an_example(command: str, monkeypatch: pytest.MonkeyPatch
     assert f"Example: superneurons {command}" in capfd.readouterr().out
 
 
+def test_variants_of_a_task_that_is_not_here_are_planned_by_what_they_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    """All orders of four choices are 24 samples each, of five 120; without pictures a prompt is its words."""
+    told = "tasks: [{task: a-okvqa, limit: 100}, {task: scienceqa@letters, limit: 10}]\nvariants: VARIANTS\n"
+    text = "models: [tiny-llava]\n" + told
+    (tmp_path / "plan.yaml").write_text(text.replace("VARIANTS", "[plain, shuffled, letters, question-only]"))
+    words = [str(tmp_path / "plan.yaml"), "--json", "--only"]
+    assert call(monkeypatch, "plan", *words, "task=a-okvqa*") == 0
+    runs = {run["run"].rpartition("@")[2]: run for run in json.loads(capfd.readouterr().out)["runs"]}
+    plain = runs["tiny-llava/a-okvqa"]
+    assert runs["shuffled"] == plain | {"run": "tiny-llava/a-okvqa@shuffled"}
+    assert plain["n_samples"] == 100 and runs["letters"]["n_samples"] == 24 * 100
+    assert runs["letters"]["n_unshared_tokens"] == 24 * plain["n_unshared_tokens"]
+    assert runs["question-only"]["n_pictures"] == 0 < plain["n_pictures"]
+    assert runs["question-only"]["n_unshared_tokens"] < plain["n_unshared_tokens"] - 100 * 60
+    assert call(monkeypatch, "plan", *words, "task=scienceqa@letters,variant=plain") == 0
+    (run,) = json.loads(capfd.readouterr().out)["runs"]
+    assert (run["run"], run["n_samples"]) == ("tiny-llava/scienceqa@letters", 1200)
+
+
+@pytest.mark.parametrize(
+    ("task", "variant", "expected"),
+    [
+        (
+            "a-okvqa",
+            "leters",
+            "line 2: tasks[0]: task 'a-okvqa': expected one of its variants, found 'leters'; did you",
+        ),
+        (
+            "blink.counting",
+            "plain",
+            "line 2: tasks[0]: task blink.counting: expected its data or statistics, found nei",
+        ),
+    ],
+)
+def test_what_cannot_be_planned_of_a_task_is_told_with_its_place(
+    task: str, variant: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    (tmp_path / "plan.yaml").write_text(f"models: [tiny-llava]\ntasks: [{task}]\nvariants: [{variant}]\n")
+    assert call(monkeypatch, "plan", str(tmp_path / "plan.yaml")) == 2
+    assert f"plan.yaml, {expected}" in one_line(capfd)
+
+
 PAPER = Path(__file__).parents[2] / "experiments" / "paper.yaml"
 
 

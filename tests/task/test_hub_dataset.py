@@ -115,8 +115,8 @@ def test_another_commit_in_the_cache_is_not_taken_for_the_one_that_is_asked_for(
     run(hub, tmp_path, LOAD, json.dumps(named[:1]))
     errors = json.loads(run(hub, tmp_path, MISS, json.dumps(named), HF_HUB_OFFLINE="1"))
     assert errors == [
-        f"lmms-lab/POPE: expected the records of commit {'f' * 40}, found the hub out of reach and those of {COMMIT} in "
-        "the cache; connect, or choose that commit (--revision)"
+        f"lmms-lab/POPE: expected the records of commit {'f' * 40}, found the hub out of reach and those of {COMMIT} "
+        "in the cache; connect, or choose that commit (--revision)"
     ]
 
 

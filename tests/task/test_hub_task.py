@@ -256,14 +256,34 @@ def test_data_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(TaskError, match=expected):
             load_task(name)
-    with pytest.raises(TaskError, match=r"expected a folder at .*nowhere, found none; check --data"):
+    with pytest.raises(TaskError, match=r"expected a folder at .*nowhere, found none; check the path"):
         load("pope", tmp_path / "nowhere")
     with pytest.raises(TaskError, match="2017.json: expected annotations, found: No such"):
         load("instaorder.depth", tmp_path)
     with pytest.raises(TaskError, match="expected the records of split 'random', found: "):
         load("pope.random", tmp_path)
-    with pytest.raises(TaskError, match="expected no file of corrected labels, found one"):
+    with pytest.raises(TaskError, match="expected no labels, as it has no corrections, found"):
         load("a-okvqa", write("a-okvqa", tmp_path), labels="labels.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "expected"),
+    [
+        ("InstaOrder", '"annotations": [', '"annotations": null, "more": [', "'NoneType' object is not iterable"),
+        ("InstaOrder", '"annotations"', '"notes"', "no 'annotations'"),
+        ("InstaOrder", '"0<1"', "5", "expected string"),
+        ("InstaOrder", '"0<1"', '"0<7"', "list index out of range"),
+        ("instances", "[1.0, 1.0, 8.0, 8.0]", "[1.0, 1.0]", "not enough values"),
+        ("instances", "[1.0, 1.0, 8.0, 8.0]", '["a", 1, 1, 1]', "could not convert"),
+    ],
+)
+def test_wrong_annotations_are_one_line(name: str, old: str, new: str, expected: str, tmp_path: Path) -> None:
+    file = write("instaorder.depth", tmp_path / "data") / "annotations" / f"{name}_val2017.json"
+    file.write_text(file.read_text().replace(old, new))
+    told = f"{name}_val2017.json: expected annotations, found: {expected}"
+    with pytest.raises(TaskError, match=told) as raised:
+        load("instaorder.depth", tmp_path / "data")
+    assert "\n" not in str(raised.value)
 
 
 def test_an_adapter_names_the_field_that_it_misses(tmp_path: Path) -> None:

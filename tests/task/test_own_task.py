@@ -105,6 +105,8 @@ def test_lines_with_options_of_their_own_are_asked_by_letters(folder: Path) -> N
         ('["a.png"]\n', 'line 1: expected {"image": ..., "question": ..., "label": ...}, found'),
         ('\n{"image": "a.png", "label": "x"}\n', "line 2: expected a question, found None; add it, or give --question"),
         ('{"image": "a.png", "question": "Q"}', "line 1: expected a label, found none; add it"),
+        ('{"image": "a.png", "question": "Q", "label": ""}', "line 1: expected a label, found none; add it"),
+        ('{"image": "a.png", "question": "Q", "label": ["x"]}', "line 1: expected a label, found ['x']; write a text"),
         ('{"image": "z.png", "question": "Q", "label": "x"}', "z.png, found none; check the path"),
         (
             '{"image": "a.png", "question": "Q", "label": "x", "labels": "y"}',
@@ -142,6 +144,7 @@ def test_a_mistake_in_lines_is_told_with_its_place(text: str, expected: str, fol
         (b'image,question,label\n"a.png,Q,x\n', "pets.csv, line 2: expected CSV, found: "),
         (b"image,question,label\n", "pets.csv: expected a sample a line, found none"),
         (b"image;question;label\na.png;Q;x\n", "line 2: expected the keys image, .*, found 'image;question;label'"),
+        (b"image,label,question,label\na.png,x,Q,y\n", "line 1: expected every column once, found 'label' twice"),
         (b"\xff\xfe\x00", "pets.csv: expected a task's lines, found: bytes that are not UTF-8"),
     ],
 )
@@ -189,10 +192,12 @@ def test_an_image_classification_set_is_a_task_by_what_is_asked(tmp_path: Path) 
         find_source({"dataset": "beans"})
 
 
-def write_classes(folder: Path, labels: list[object], feature: object) -> dict[str, str]:
+def write_classes(
+    folder: Path, labels: list[object], feature: object, *, pictures: list[object] | None = None
+) -> dict[str, str]:
     """Write an image classification set and return the keys that make it a task."""
     (folder / "data").mkdir(parents=True)
-    columns = {"image": [draw(number) for number, _ in enumerate(labels)], "label": labels}
+    columns = {"image": pictures or [draw(number) for number, _ in enumerate(labels)], "label": labels}
     file = folder / "data" / "test-00000-of-00001.parquet"
     datasets.Dataset.from_dict(columns, features=Features({"image": Image(), "label": feature})).to_parquet(str(file))
     return {"dataset": str(folder), "question": "What is it?"}
@@ -217,6 +222,21 @@ def test_classes_that_are_numbers_without_names_are_what_they_say(first: int, tm
 def test_a_record_without_a_class_is_told(labels: list[object], feature: object, tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="test record 1: expected an answer in 'label', found none; correct it"):
         load_task(find_source(write_classes(tmp_path / "set", labels, feature)))
+
+
+def test_a_record_without_a_picture_is_told(tmp_path: Path) -> None:
+    keys = write_classes(tmp_path / "set", ["cat", "dog"], Value("string"), pictures=[draw(0), None])
+    with pytest.raises(TaskError, match="test record 1: expected a picture in image, found none; add it, or leave"):
+        load_task(find_source(keys))
+    with pytest.raises(TaskError, match="expected a text or a number in 'image', found a picture or such"):
+        load_task(find_source(keys | {"label_field": "image"}))
+
+
+@pytest.mark.parametrize("question", ["Species?", "这是什么", "label", "What {x} is it?", "{label}"])
+def test_a_question_about_every_picture_is_what_was_written(question: str, tmp_path: Path) -> None:
+    keys = write_classes(tmp_path / "set", ["cat", "dog"], Value("string"))
+    task = load_task(find_source(keys | {"question": question}))
+    assert [sample.question for sample in task.samples] == [question] * 2
 
 
 def test_a_picture_is_turned_upright_as_datasets_turns_it(tmp_path: Path) -> None:
@@ -279,6 +299,39 @@ def test_a_description_of_ones_own_may_publish_splits(tmp_path: Path) -> None:
         ('"Is it {what}?"', '"Is it {who}?"', "train record 0: expected a field 'who', found picture, what"),
         ("about: day or night", "about: [1", "night.yaml, line 3: expected YAML, found"),
         ("options: [day, night]", "prompt: no place\noptions: [day, night]", "expected a text with {question} in it"),
+        ("task: night", "task: day", "line 1: task: expected night, as the file is called, found 'day'; rename one"),
+        ("task: night", "task: a@b", "line 1: task: expected night, as the file is called, found 'a@b'"),
+        ("task: night", "reader: recods", "reader: expected one of classes, easy-vqa, instaorder, lines, records,"),
+        ("task: night", "reader: lines", "line 1: reader: expected a reader of data that a description names, found"),
+        (
+            "task: night",
+            "reader: scenes",
+            "task night: expected dataset_name to be one of existence, occlusion,",
+        ),
+        ("task: night", "reader: instaorder", "expected a question, and dataset_name to be occlusion or depth, found"),
+        ("task: night", "adapter: vizwizz", "line 1: adapter: expected one of naturalbench, vizwiz, found 'vizwizz'"),
+        ("task: night", "include: list.yaml", "list.yaml, line 1: expected keys of a task, found ['a']; include"),
+        ("task: night", 'image_folder: "{x}"', "line 1: image_folder: expected no field but {split}, found {x}"),
+        ("task: night", "question: What?", "expected doc_to_text or question, found both; leave one out"),
+        ("task: night", 'wordings: {blank: "{question}"}', "expected a name of its own for the variant 'blank'"),
+        ("task: night", 'wordings: {blur-2: "{question}"}', "found that of another variant; choose another"),
+        ("task: night", 'wordings: {a/b: "{question}"}', "for the variant 'a/b', of ASCII letters, digits and _ - ."),
+        ("task: night", "doc_to_choice: what", "train record 0: expected a list of choices in what, found 'day'"),
+        ("task: night", "dataset_path: /nowhere", "dataset_path: expected once, found a second time after line 1"),
+        ('"Is it {what}?"', '"Is it {what?"', "line 6: doc_to_text: expected a text with fields in braces as {name}"),
+        ('"Is it {what}?"', '"Is it {}?"', "found 'Is it {}?'; close every brace, name a field alone in it"),
+        ('"Is it {what}?"', '"Is it {what.x}?"', "doc_to_text: expected a text with fields in braces"),
+        ('"Is it {what}?"', '"Is it {what:d}?"', "doc_to_text: expected a text with fields in braces"),
+        ('"Is it {what}?"', "Daytime?", "train record 0: expected a field 'Daytime?', found picture, what"),
+        ("test: validation", "test: train", "line 4: split: expected every split of the dataset once, found train, t"),
+        (
+            "{probe: train, test: validation}",
+            "[]",
+            "split: expected a split's name, a list of them, or one",
+        ),
+        ("test: validation", "testt: validation", "or one for each of probe, validation, test, found {'probe': 'tra"),
+        ("task: night", 'negations: [{pattern: "(", replacement: a}]', "negations[0]: expected a regular expression"),
+        ("task: night", "negations: [{pattern: \"Is\", replacement: '\\2'}]", "found: invalid group reference 2"),
     ],
 )
 def test_a_mistake_in_a_description_is_one_line(old: str, new: str, expected: str, tmp_path: Path) -> None:
@@ -287,10 +340,33 @@ def test_a_mistake_in_a_description_is_one_line(old: str, new: str, expected: st
     for split in ("train", "validation"):
         lines: list[dict[str, object]] = [{"picture": "0.png", "what": "day", "time": time} for time in ("d", "n")]
         write_lines(tmp_path / "data", lines, f"{split}.jsonl")
+    (tmp_path / "list.yaml").write_text("- a\n")
     (tmp_path / "night.yaml").write_text(DESCRIPTION.replace("PLACE", str(tmp_path / "data")).replace(old, new))
     with pytest.raises(TaskError) as raised:
         load_task(str(tmp_path / "night.yaml"))
     assert expected in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_description_is_called_as_its_file_and_may_ask_about_the_world(tmp_path: Path) -> None:
+    text = "about: which is closer\nreader: scenes\ndataset_name: depth\noptions: [first, second]\n"
+    (tmp_path / "my world.yaml").write_text(text)
+    task, built_in = load_task(str(tmp_path / "my world.yaml"), limit=4), load_task("scenes.depth", limit=4)
+    assert (task.name, task.samples) == ("my-world", built_in.samples)
+
+
+def test_a_folder_in_the_way_does_not_hide_a_built_in_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scenes.depth").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_task("scenes.depth", limit=2).options == ("first", "second")
+
+
+def test_a_file_of_another_kind_is_told(tmp_path: Path) -> None:
+    (tmp_path / "pets.json").write_text("[]")
+    with pytest.raises(TaskNotFoundError, match=r"expected a file whose name ends in .yaml, .yml, .jsonl, .csv, found"):
+        load_task(str(tmp_path / "pets.json"))
+    draw(0).save(tmp_path / "a.png")
+    (tmp_path / "PETS.CSV").write_text("image,question,label\na.png,Q,x\na.png,R,y\n")
+    assert load_task(str(tmp_path / "PETS.CSV")).name == "PETS"
 
 
 def test_a_path_where_nothing_is_is_one_line(tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def test_the_words_of_a_question_do_not_give_its_answer_away(task: str, many_sce
 
 
 def test_how_choices_are_alike_does_not_give_the_right_one_away(many_scenes: list[Scene]) -> None:
-    """Neither the place of a choice nor what it has in common with the others leads to more than 3 points off chance."""
+    """Neither the place of a choice nor what it has in common with the others is worth more than 3 points."""
     told: list[list[list[int]]] = []
     right: list[list[bool]] = []
     for number, scene in enumerate(many_scenes):

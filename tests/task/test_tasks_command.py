@@ -67,9 +67,27 @@ def test_data_of_ones_own_is_shown_instead_of_the_example(
         (["--show", "pope.randm"], "task 'pope.randm': expected a task's name, found none like it; did you mean pope"),
         (
             ["--show", "pope@blurr-1"],
-            "task 'pope': expected one of its variants, found 'blurr-1'; did you mean pope@bl",
+            "task 'pope': expected one of its variants, found 'blurr-1'; did you mean @blur-1?",
         ),
-        (["--show", "pope@repope"], "expected a file of corrected labels, found none; give it (--labels)"),
+        (
+            ["--show", "pope@repope", "--labels", "nothing.json"],
+            "nothing.json: expected corrected labels, found: No",
+        ),
+        (
+            ["--show", "pope", "--split", "random"],
+            "expected split with a dataset alone, found it for task pope",
+        ),
+        (["--show", "pope", "--question", "Why?"], "task pope: expected no question, as it has its own, found 'Why?'"),
+        (["--show", "scenes.depth", "--data", "."], "task scenes.depth: expected no data, as it brings its own, found"),
+        (
+            ["--show", "clevr.yes-no", "--revision", "a"],
+            "expected no revision, as it is not read from the hub, found 'a'",
+        ),
+        (["--show", "pope", "--revision", "a", "--data", "."], "expected no revision, as it is not read from the hub"),
+        (
+            ["--dataset", "owner/set", "--question", "Why?"],
+            "owner/set: expected to look its commit up on the hub",
+        ),
         (["--show", "nothing.jsonl"], "expected a file or folder there, found none"),
         (["--dataset", "beans"], "expected a question for a dataset, found none"),
     ],
@@ -80,6 +98,14 @@ def test_a_mistake_is_one_line_and_code_2(
     assert call(monkeypatch, "tasks", *words) == 2
     (line,) = capfd.readouterr().err.strip().splitlines()
     assert line.startswith("superneurons: ") and expected in line
+
+
+def test_an_example_needs_no_corrected_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured) -> None:
+    (tmp_path / "labels.json").write_text('{"image": "a.jpg", "text": "Is there a cat in the image?", "label": "no"}\n')
+    for more in ([], ["--labels", str(tmp_path / "labels.json")]):
+        assert call(monkeypatch, "tasks", "--show", "pope@repope", *more, "--json") == 0
+        shown = json.loads(capfd.readouterr().out)
+        assert shown["is_example"] and shown["task"] == "pope@repope"
 
 
 def test_lines_of_ones_own_are_extracted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from pipeline.errors import TaskError, TaskNotFoundError
 from pipeline.sample import Sample
 from pipeline.task import Task, is_here, load_task, task_names
-from pipeline.task.variant.control import Negated
-from pipeline.task.variant.letters import draw_order, reorder
+from pipeline.task.variant.control import Negated, Swapped
+from pipeline.task.variant.letters import AllOrders, draw_order, reorder
 from pipeline.task.variant.shift import SHIFTS, STRENGTHS, Shift
 
 N = 80
@@ -60,7 +60,7 @@ def test_a_wording_changes_the_prompt_alone(tasks: dict[str, Task]) -> None:
 
 
 def test_unknown_variants_are_named_with_the_nearest(tasks: dict[str, Task]) -> None:
-    with pytest.raises(TaskNotFoundError, match=r"did you mean easy-vqa\.shape@blur-1\?"):
+    with pytest.raises(TaskNotFoundError, match=r"did you mean @blur-1\?"):
         tasks["easy-vqa.shape"].vary("blur1")
 
 
@@ -84,6 +84,35 @@ def test_swapped_pictures_are_others_of_the_same_split_and_stay_when_samples_are
         assert splits[other.images] == sample.split
         assert ids[other.images] != sample.image_id
     assert more.vary("swapped").samples[:N] == task.vary("swapped").samples
+
+
+@given(groups=st.lists(st.integers(0, 3), min_size=2, max_size=12), n_more=st.integers(0, 4))
+def test_swapped_pictures_are_of_other_groups(groups: list[int], n_more: int) -> None:
+    """In NaturalBench's groups the other picture has the opposite answer: it would not be an unseen one."""
+    more = Task(name="groups", revision="1", options=("no", "yes"), samples=tuple(map(make_member, range(99), groups)))
+    task = more.head(len(groups) - min(n_more, len(groups) - 2))
+    if len({sample.split_key for sample in task.samples}) == 1:
+        with pytest.raises(TaskError, match="expected two pictures in split test to swap, of different groups"):
+            Swapped().apply(task)
+        return
+    swapped = Swapped().apply(task).samples
+    keys = {sample.images: sample.split_key for sample in task.samples}
+    assert all(keys[one.images] != sample.split_key for sample, one in zip(task.samples, swapped, strict=True))
+    assert Swapped().apply(more).samples[: len(swapped)] == swapped
+
+
+def make_member(number: int, group: int) -> Sample:
+    """Return a sample with a picture of its own, one of a group."""
+    return Sample(
+        sample_id=str(number),
+        image_id=str(number),
+        question="?",
+        options=("no", "yes"),
+        label=0,
+        images=(Photo((number + 1, 1)),),
+        split_key=str(group),
+        published_split="test",
+    )
 
 
 def test_one_picture_cannot_be_swapped() -> None:
@@ -121,6 +150,13 @@ def test_all_orders_hold_every_order_once(tasks: dict[str, Task]) -> None:
         assert len({order.choices for order in orders}) == 24
         assert {order.choices[order.label] for order in orders} == {sample.choices[sample.label]}
         assert sample.choices in {order.choices for order in orders}
+
+
+def test_too_many_choices_are_not_put_into_all_orders() -> None:
+    sample = replace(make_member(0, 0), choices=tuple("abcdefg"), options=tuple("ABCDEFG"))
+    task = Task(name="many", revision="1", options=sample.options, samples=(sample,))
+    with pytest.raises(TaskError, match="sample 0: expected at most 6 choices to put into all orders, found 7"):
+        AllOrders().apply(task)
 
 
 CHOICES = st.lists(st.text(min_size=1, max_size=5), min_size=2, max_size=6, unique=True)

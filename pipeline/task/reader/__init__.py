@@ -21,6 +21,9 @@ MODULES = {
 }
 """The module of each reader, which has a `read` and is imported when it is used."""
 
+PATH_READERS = ("classes", "lines")
+"""Readers of the folder or file that stands for a task's name."""
+
 
 class Reading(NamedTuple):
     """What a reader gives: the release of its source, and the samples, which may never end.

@@ -30,8 +30,11 @@ from . import Reading
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+ANSWERS = {"occlusion": ("yes", "no"), "depth": ("red", "blue")}
+"""By the kind of order, the answers where the red box's thing is in front and where the blue one's is."""
+
 RED, BLUE = (255, 0, 0), (0, 0, 255)
-ORDER = re.compile(r"(\d+)<(\d+)")
+ORDER = re.compile(r"\s*(\d+)\s*<\s*(\d+)\s*")
 
 Box = tuple[float, float, float, float]
 """Left, top, width and height in pixels."""
@@ -63,15 +66,22 @@ def read(description: TaskDescription, source: TaskSource) -> Reading:
     Raises
     ------
     TaskError
-        If the files are not there, or hold something else.
+        If the files are not there, or hold something else, or the description names no kind of order.
     """
+    if description.dataset_name not in ANSWERS or description.question is None:
+        raise TaskError(
+            f"task {description.task}: expected a question, and dataset_name to be {' or '.join(ANSWERS)}, found "
+            f"{description.question!r:.40} and {description.dataset_name!r}; correct them"
+        )
     if source.data is None:
         raise TaskError(
             f"task {description.task}: expected the folder of COCO 2017 with InstaOrder's files, found none; give it "
             "(--data FOLDER)"
         )
-    (split,) = description.splits()
-    return Reading(f"files of InstaOrder {split}", OrderReader(description, Path(source.data), split).read())
+    splits = [OrderReader(description, Path(source.data), split) for split in description.splits()]
+    return Reading(
+        f"files of InstaOrder {' '.join(description.splits())}", (sample for split in splits for sample in split.read())
+    )
 
 
 class OrderReader:
@@ -79,7 +89,8 @@ class OrderReader:
 
     def __init__(self, description: TaskDescription, folder: Path, split: str) -> None:
         self._description = description
-        self._kind = description.task.rpartition(".")[2]
+        self._kind = description.dataset_name or ""
+        self._published = description.splits()[split]
         self._pictures = folder / split
         self._file = folder / "annotations" / f"InstaOrder_{split}.json"
         self._boxes_file = folder / "annotations" / f"instances_{split}.json"
@@ -88,15 +99,15 @@ class OrderReader:
         """Return the samples, picture by picture."""
         coco = self._load(self._boxes_file)
         try:
-            boxes = {entry["id"]: tuple(entry["bbox"]) for entry in coco["annotations"]}
+            boxes = {entry["id"]: _parse_box(entry["bbox"]) for entry in coco["annotations"]}
             names = {entry["id"]: entry["file_name"] for entry in coco["images"]}
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise self._fault(self._boxes_file, error) from error
-        for entry in self._load(self._file).get("annotations", []):
-            try:
+        try:
+            for entry in self._load(self._file)["annotations"]:
                 yield from self._ask(entry, names[entry["image_id"]], [boxes[one] for one in entry["instance_ids"]])
-            except (KeyError, TypeError, IndexError) as error:
-                raise self._fault(self._file, error) from error
+        except (KeyError, TypeError, IndexError) as error:
+            raise self._fault(self._file, error) from error
 
     def _ask(self, entry: dict[str, Any], name: str, boxes: list[Box]) -> Iterator[RawSample]:
         picture = self._pictures / name
@@ -105,7 +116,7 @@ class OrderReader:
                 f"task {self._description.task}: expected a picture at {picture}, found none; put COCO's pictures there"
             )
         for pair in entry[self._kind]:
-            order = ORDER.fullmatch(pair["order"].replace(" ", ""))
+            order = ORDER.fullmatch(pair["order"])
             if order is None:
                 continue  # a tie, or one covers the other and is covered
             front, behind = map(int, order.groups())
@@ -116,10 +127,11 @@ class OrderReader:
             yield RawSample(
                 where=f"{self._file.name}, picture {entry['image_id']}",
                 sample_id=f"instaorder-{self._kind}-{key}",
-                question=str(self._description.doc_to_text),
-                answer=swap if self._kind == "depth" else 1 - swap,
+                question=str(self._description.question),
+                answer=ANSWERS[self._kind][swap],
                 images=(marked,),
                 unmarked=(marked.source,),
+                split=self._published,
             )
 
     def _load(self, file: Path) -> dict[str, Any]:
@@ -134,3 +146,8 @@ class OrderReader:
     def _fault(self, file: Path, found: object) -> TaskError:
         reason = getattr(found, "strerror", None) or (f"no {found}" if isinstance(found, KeyError) else str(found))
         return TaskError(f"task {self._description.task}, {file}: expected annotations, found: {reason}; check --data")
+
+
+def _parse_box(found: Any) -> Box:
+    left, top, width, height = (float(number) for number in found)
+    return left, top, width, height

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def read(description: TaskDescription, source: TaskSource) -> Reading:
         If it cannot be read.
     """
     file = Path(split_name(source.task)[0])
-    lines = list(_read_csv(file) if file.suffix == ".csv" else _read_json(file))
+    lines = list(_read_csv(file) if file.suffix.lower() == ".csv" else _read_json(file))
     if not lines:
         raise TaskError(f"{file}: expected a sample a line, found none; add some")
     named = {tuple(map(str, line["options"])): None for _, line in lines if isinstance(line.get("options"), list)}
@@ -66,10 +67,13 @@ def _read_json(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 def _read_csv(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     reader = csv.DictReader(io.StringIO(_read_text(file), newline=""), strict=True)
     try:
+        columns = reader.fieldnames or ()
+        if twice := [name for name, count in Counter(columns).items() if count > 1]:
+            raise TaskError(f"{file}, line 1: expected every column once, found {twice[0]!r} twice; leave one out")
         for line in reader:
             if None in line or None in line.values():
                 raise TaskError(
-                    f"{file}, line {reader.line_num}: expected {len(reader.fieldnames or ())} columns, found another "
+                    f"{file}, line {reader.line_num}: expected {len(columns)} columns, found another "
                     "number; correct the line"
                 )
             told = {key: value for key, value in line.items() if value}
@@ -112,12 +116,15 @@ class LineReader:
             raise self._fault(
                 number, f"expected the keys {', '.join(KEYS)}, found {unknown[0]!r}; rename it, or leave it out"
             )
-        question = line.get("question", self._description.doc_to_text)
+        question = line.get("question", self._description.question)
         if not question or not isinstance(question, str):
             raise self._fault(number, f"expected a question, found {question!r:.60}; add it, or give --question")
-        if "label" not in line:
+        label = line.get("label", "")
+        if label == "":
             raise self._fault(number, "expected a label, found none; add it")
-        label, options = str(line["label"]), self._find_options(number, line)
+        if not isinstance(label, str | int | float):
+            raise self._fault(number, f"expected a label, found {label!r:.60}; write a text or a number")
+        label, options = str(label), self._find_options(number, line)
         if options and label not in options:
             raise self._fault(number, f"expected a label of {', '.join(options)}, found {label!r}; correct it")
         named = line.get("image", [])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from ...sample import ImageFile, ImageSource
 from ..adapter import find_adapter
 from ..dataset import DatasetPlace, RecordImage, find_revision, list_pictures, open_dataset
 from ..description import LETTERS, TaskDescription
+from ..prompt import find_fields
 from ..raw_sample import RawSample
 from ..source import TaskSource
 from . import Reading
@@ -38,8 +38,9 @@ def read(description: TaskDescription, source: TaskSource) -> Reading:
             f"task {description.task}: expected the folder of its files, found none; give it (--data FOLDER); see "
             f"{description.homepage}"
         )
-    if not Path(path).is_dir() and (source.data is not None or description.data_files is not None):
-        raise TaskError(f"task {description.task}: expected a folder at {path}, found none; check --data")
+    is_folder = source.data is not None or description.data_files is not None or path.startswith(("/", "."))
+    if is_folder and not Path(path).is_dir():
+        raise TaskError(f"task {description.task}: expected a folder at {path}, found none; check the path")
     local = Path(path).is_dir()
     revision = None if local else find_revision(path, source.revision or description.dataset_revision)
     places = [
@@ -84,7 +85,13 @@ class RecordReader:
             for number, adapted in enumerate(self.adapt(record, row, where)):
                 pictures = tuple(self._find_pictures(place, row, adapted))
                 if self._description.doc_to_visual and not pictures:
-                    continue
+                    if self._description.skip_without_picture:
+                        continue
+                    raise TaskError(
+                        f"task {self._description.task}, {where}: expected a picture in "
+                        f"{' or '.join(self._description.doc_to_visual)}, found none; add it, or leave such records "
+                        "out (skip_without_picture: true, in a description)"
+                    )
                 told = self.make_sample(adapted, where, dataset=dataset, pictures=pictures)
                 if told is not None:
                     yield self._identify(told, adapted, place.split, f"{row}-{number}" if number else str(row))
@@ -155,13 +162,13 @@ class RecordReader:
         )
 
     def _render(self, record: Record, where: str) -> str:
-        """Return the question: a field, or a text with fields in it."""
+        """Return the question: that of all records, a field, or a text with fields in it."""
+        if self._description.question is not None:
+            return self._description.question
         text = self._description.doc_to_text or "question"
-        if text in record:
-            return str(record[text])
-        fields = [field for _, field, _, _ in string.Formatter().parse(text) if field is not None]
-        if not fields and " " not in text:
-            self._look_up(record, text, where)
+        fields = find_fields(text)
+        if not fields:
+            return str(self._look_up(record, text, where))
         return text.format(**{field: self._look_up(record, field, where) for field in fields}).strip()
 
     def _find_choices(self, record: Record, where: str) -> tuple[str, ...]:
@@ -169,6 +176,11 @@ class RecordReader:
         if named is None:
             return ()
         cells = self._look_up(record, named, where) if isinstance(named, str) else [record.get(name) for name in named]
+        if not isinstance(cells, Sequence) or isinstance(cells, str):
+            raise TaskError(
+                f"task {self._description.task}, {where}: expected a list of choices in {named}, found {cells!r:.40}; "
+                "name the field of such a list"
+            )
         return tuple(str(cell) for cell in cells if cell is not None)
 
     def _find_answer(
@@ -191,6 +203,11 @@ class RecordReader:
         if found is None:
             raise TaskError(
                 f"task {self._description.task}, {where}: expected an answer in {field!r}, found none; correct it"
+            )
+        if not isinstance(found, str | int | float):
+            raise TaskError(
+                f"task {self._description.task}, {where}: expected a text or a number in {field!r}, found "
+                f"{'a picture or such' if isinstance(found, Mapping) else type(found).__name__}; name another field"
             )
         if self._description.options == "labels":  # what occurs are the options, numbers too
             return str(found)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import count
 
+from ...errors import TaskError
 from ...scenes.picture import ScenePicture
-from ...scenes.question import ask_about
+from ...scenes.question import TASKS, ask_about
 from ...scenes.scene import make_scene
 from ..description import TaskDescription
 from ..raw_sample import RawSample
@@ -21,9 +22,21 @@ WORLD = "test"
 
 
 def read(description: TaskDescription, source: TaskSource) -> Reading:
-    """Return the questions of one of the world's tasks; they never end."""
+    """Return the questions of one of the world's tasks; they never end.
+
+    Raises
+    ------
+    TaskError
+        If the description names none of them.
+    """
     del source
-    return Reading(REVISION, _read_samples(description.task.removeprefix("scenes.")), endless=True)
+    asked = description.dataset_name or ""
+    if asked not in TASKS:
+        raise TaskError(
+            f"task {description.task}: expected dataset_name to be one of {', '.join(TASKS)}, found {asked!r}; correct "
+            "it"
+        )
+    return Reading(REVISION, _read_samples(asked), endless=True)
 
 
 def _read_samples(task: str) -> Iterator[RawSample]:

@@ -4,6 +4,6 @@ The samples of a variant keep their ids, and their pictures' ids and splits: it 
 otherwise or shown otherwise.
 """
 
-from .catalogue import Variant, plan_variants
+from .catalogue import Variant, is_reserved, plan_variants
 
-__all__ = ["Variant", "plan_variants"]
+__all__ = ["Variant", "is_reserved", "plan_variants"]

@@ -10,6 +10,18 @@ if TYPE_CHECKING:
     from ..task import Task
 
 
+RESERVED = ("plain", "shuffled", "letters", "negated", "blank", "swapped", "question-only")
+"""Names that no wording may have, those of shifts left aside; ``plain`` is the task as it is."""
+
+
+def is_reserved(name: str) -> bool:
+    """Return whether a variant's name is taken whatever a description says."""
+    from .shift import SHIFTS, STRENGTHS
+
+    kind, _, strength = name.rpartition("-")
+    return name in RESERVED or (kind in SHIFTS and strength in map(str, STRENGTHS))
+
+
 class Variant(Protocol):
     """One way to change a task."""
 

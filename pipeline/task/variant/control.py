@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from ...errors import TaskError
@@ -61,9 +63,13 @@ class QuestionOnly:
 
 @dataclass(frozen=True, slots=True)
 class Swapped:
-    """The pictures of other samples: of those before in the same split, so that added samples change none."""
+    """The pictures of other samples: of those before in the same split, so that added samples change none.
 
-    about = "the picture before, of the same split"
+    What must not be divided between splits stays apart here, too: within a group of NaturalBench, the other picture has
+    the opposite answer, and would make of an unseen picture one that tells.
+    """
+
+    about = "the picture before, of the same split and of another group"
 
     def apply(self, task: Task) -> Task:
         """Return the task with every question asked about another picture.
@@ -71,27 +77,40 @@ class Swapped:
         Raises
         ------
         TaskError
-            If a split has one picture alone.
+            If a split has one picture alone, or one group.
         """
-        first: dict[tuple[Split, str], Sample] = {}
+        first: dict[tuple[Split, str, str], Sample] = {}
         for sample in task.samples:
             if sample.images:
-                first.setdefault((sample.split, sample.image_id), sample)
-        others: dict[str, tuple[ImageSource, ...]] = {}
-        for split in dict.fromkeys(split for split, _ in first):
-            shown = [sample for (own, _), sample in first.items() if own == split]
-            if len(shown) == 1:
-                raise TaskError(
-                    f"task {task.name}: expected two pictures in split {split} to swap, found one; take more samples"
-                )
-            for sample, other in zip(shown, [shown[1], *shown], strict=False):
-                others[sample.image_id] = other.images
+                first.setdefault(_shown(sample), sample)
+        others: dict[tuple[Split, str, str], tuple[ImageSource, ...]] = {}
+        for split in dict.fromkeys(split for split, _, _ in first):
+            shown = [sample for key, sample in first.items() if key[0] == split]
+            for place, sample in enumerate(shown):
+                other = _find_other(shown, place)
+                if other is None:
+                    raise TaskError(
+                        f"task {task.name}: expected two pictures in split {split} to swap, of different groups, found "
+                        "fewer; take more samples"
+                    )
+                others[_shown(sample)] = other.images
         return replace(
             task,
             samples=tuple(
-                replace(sample, images=others[sample.image_id]) if sample.images else sample for sample in task.samples
+                replace(sample, images=others[_shown(sample)]) if sample.images else sample for sample in task.samples
             ),
         )
+
+
+def _shown(sample: Sample) -> tuple[Split, str, str]:
+    return sample.split, sample.split_key, sample.image_id
+
+
+def _find_other(shown: Sequence[Sample], place: int) -> Sample | None:
+    """Return the nearest sample before, or else behind, that shares neither group nor picture with the one there."""
+    own = shown[place]
+    others = (shown[there] for there in chain(range(place - 1, -1, -1), range(place + 1, len(shown))))
+    return next((one for one in others if one.split_key != own.split_key and one.image_id != own.image_id), None)
 
 
 @dataclass(frozen=True, slots=True)

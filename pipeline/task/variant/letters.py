@@ -8,9 +8,14 @@ from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import TYPE_CHECKING
 
+from ...errors import TaskError
+
 if TYPE_CHECKING:
     from ...sample import Sample
     from ..task import Task
+
+MAX_CHOICES = 6
+"""Choices above which not all orders are asked: 720 of six, 5,040 of seven."""
 
 
 def reorder(sample: Sample, order: Sequence[int]) -> Sample:
@@ -51,7 +56,19 @@ class AllOrders:
     about = "all orders of the choices, each a sample of its own"
 
     def apply(self, task: Task) -> Task:
-        """Return the task with every sample in every order."""
+        """Return the task with every sample in every order.
+
+        Raises
+        ------
+        TaskError
+            If a sample has so many choices that their orders are too many.
+        """
+        for sample in task.samples:
+            if len(sample.choices) > MAX_CHOICES:
+                raise TaskError(
+                    f"task {task.name}, sample {sample.sample_id}: expected at most {MAX_CHOICES} choices to put into "
+                    f"all orders, found {len(sample.choices)}; take {task.name}@shuffled"
+                )
         return replace(
             task,
             samples=tuple(
