@@ -232,6 +232,17 @@ def test_a_record_without_a_picture_is_told(tmp_path: Path) -> None:
         load_task(find_source(keys | {"label_field": "image"}))
 
 
+def test_records_that_are_not_of_the_task_need_no_picture(tmp_path: Path) -> None:
+    draw(0).save(tmp_path / "0.png")
+    lines: list[dict[str, object]] = [
+        {"picture": "0.png" if time != "dusk" else None, "what": "day", "time": time} for time in ("d", "dusk", "n")
+    ]
+    write_lines(tmp_path, lines, "train.jsonl")
+    text = DESCRIPTION.replace("PLACE", str(tmp_path)).replace("{probe: train, test: validation}", "train")
+    (tmp_path / "night.yaml").write_text(text)
+    assert [sample.sample_id for sample in load_task(str(tmp_path / "night.yaml")).samples] == ["train-0", "train-2"]
+
+
 @pytest.mark.parametrize("question", ["Species?", "这是什么", "label", "What {x} is it?", "{label}"])
 def test_a_question_about_every_picture_is_what_was_written(question: str, tmp_path: Path) -> None:
     keys = write_classes(tmp_path / "set", ["cat", "dog"], Value("string"))

@@ -84,16 +84,8 @@ class RecordReader:
             where = f"{place.split} record {row}"
             for number, adapted in enumerate(self.adapt(record, row, where)):
                 pictures = tuple(self._find_pictures(place, row, adapted))
-                if self._description.doc_to_visual and not pictures:
-                    if self._description.skip_without_picture:
-                        continue
-                    raise TaskError(
-                        f"task {self._description.task}, {where}: expected a picture in "
-                        f"{' or '.join(self._description.doc_to_visual)}, found none; add it, or leave such records "
-                        "out (skip_without_picture: true, in a description)"
-                    )
                 told = self.make_sample(adapted, where, dataset=dataset, pictures=pictures)
-                if told is not None:
+                if told is not None and self._is_shown(told):
                     yield self._identify(told, adapted, place.split, f"{row}-{number}" if number else str(row))
 
     def adapt(self, record: Record, row: int, where: str) -> list[Record]:
@@ -143,6 +135,18 @@ class RecordReader:
             choices=choices,
             group=None if group is None else f"{description.task.split('.')[0]}/{self._look_up(record, group, where)}",
             correction_key=key,
+        )
+
+    def _is_shown(self, told: RawSample) -> bool:
+        """Return whether a sample of the task has the pictures that it is about; False if it is to be left out."""
+        fields = self._description.doc_to_visual
+        if told.images or not fields:
+            return True
+        if self._description.skip_without_picture:
+            return False
+        raise TaskError(
+            f"task {self._description.task}, {told.where}: expected a picture in {' or '.join(fields)}, found none; "
+            "add it, or leave such records out (skip_without_picture: true, in a description)"
         )
 
     def _identify(self, told: RawSample, record: Record, split: str, row: str) -> RawSample:
