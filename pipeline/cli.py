@@ -51,7 +51,9 @@ def demo(
 def search(
     store: ReadableStoreUrl,
     run: Annotated[list[str] | None, typer.Option(help="Only this run; may be given several times.")] = None,
-    metric: Annotated[str | None, typer.Option(help="accuracy or balanced_accuracy; default: by options.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="accuracy, balanced_accuracy, f1 or mcc; default: by options.")
+    ] = None,
     neurons: Annotated[bool, typer.Option("--neurons", help="List the Super Neurons too.")] = False,
     as_json: AsJson = False,
 ) -> None:

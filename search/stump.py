@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import SearchError
 
-Metric = Literal["accuracy", "balanced_accuracy"]
-METRICS: tuple[Metric, ...] = ("accuracy", "balanced_accuracy")
+Metric = Literal["accuracy", "balanced_accuracy", "f1", "mcc"]
+METRICS: tuple[Metric, ...] = ("accuracy", "balanced_accuracy", "f1", "mcc")
+"""Metrics in the order of their codes in `search.kernel`; the class that a contrast singles out is the positive one."""
 
 
 def parse_metric(text: str) -> Metric:
@@ -32,14 +33,33 @@ def parse_metric(text: str) -> Metric:
 class Stumps:
     """The best stump of every neuron and contrast; all arrays have shape (contrast, unit).
 
-    A stump predicts its contrast's class where ``polarity * (activation - threshold) > 0``. ``score`` is the metric on
-    the samples it was fitted to (float64, NaN for a constant neuron, which has no stump), ``threshold`` float64 in the
-    activation's own units, ``polarity`` int8, +1 or -1.
+    A stump predicts its contrast's class where ``polarity * (activation - threshold) > 0``. Figures are of the samples
+    that it was fitted to; all are NaN, and ``polarity`` is 1, in a contrast of which one side has no sample.
+
+    Attributes
+    ----------
+    score
+        The metric, float64; NaN for a constant neuron, which has no stump.
+    threshold
+        In the activation's own units, float64; NaN for a constant neuron.
+    polarity
+        int8, +1 or -1.
+    auroc
+        Area under the curve of the activation itself, float64; below 1/2 where the class has the lower activations.
+    z
+        Statistic of Mann and Whitney in standard deviations, corrected for ties, not for continuity; float64, 0 for a
+        constant neuron.
+    ks
+        Statistic of Kolmogorov and Smirnov, float64: the largest difference of the two sides' shares below a cut. The
+        best balanced accuracy is ``(1 + ks) / 2``.
     """
 
     score: npt.NDArray[np.float64]
     threshold: npt.NDArray[np.float64]
     polarity: npt.NDArray[np.int8]
+    auroc: npt.NDArray[np.float64]
+    z: npt.NDArray[np.float64]
+    ks: npt.NDArray[np.float64]
 
 
 def contrast_classes(n_classes: int) -> tuple[int, ...]:
@@ -54,59 +74,44 @@ def fit_stumps(
 
     The threshold lies midway between two neighbouring distinct values. Ties go to the lowest threshold, then to
     polarity +1. Scores are compared as integers, so that a tie is a tie.
-    Activations must be finite.
+    Activations are float16, float32 or float64; `labels` (sample,) are below `n_classes`.
+
+    Raises
+    ------
+    SearchError
+        If a value is not finite, or the activations are of another type.
     """
-    order = np.argsort(activations, axis=0)
-    values = np.take_along_axis(activations, order, axis=0).astype(np.float64)
-    cuts = values[1:] > values[:-1]
-    sorted_labels = labels[order]
-    fitted = [_fit_contrast(values, cuts, sorted_labels == target, metric) for target in contrast_classes(n_classes)]
-    score, threshold, polarity = (np.stack(part) for part in zip(*fitted, strict=True))
-    return Stumps(score=score, threshold=threshold, polarity=polarity)
+    from . import kernel
+
+    if activations.dtype not in (np.float16, np.float32, np.float64):
+        raise SearchError(f"activations: expected float16, float32 or float64, found {activations.dtype}; convert them")
+    bits = np.ascontiguousarray(activations).view(f"u{activations.dtype.itemsize}")
+    n_samples, n_units = bits.shape
+    found = kernel.allocate_columns(len(contrast_classes(n_classes)), n_units)
+    work = kernel.allocate_work(n_samples, bits.dtype, np.uint8 if n_classes == 2 else np.uint16)
+    rows, code = np.arange(n_samples), METRICS.index(metric)
+    counts = np.bincount(labels, minlength=n_classes)
+    if (counts > 0).sum() < 2:
+        spoilt = _find_spoilt(activations)
+    elif n_classes == 2:
+        spoilt = kernel.fit_two(bits, rows, labels.astype(np.uint8), code, work, found)
+    else:
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        spoilt = kernel.fit_rest(bits, rows, labels.astype(np.uint16), starts, code, work, found)
+    if spoilt >= 0:
+        raise SearchError(f"activations, unit {spoilt}: expected finite values, found others; leave such samples out")
+    low, high = (kernel.read_images(images, activations.dtype) for images in (found.low, found.high))
+    return Stumps(
+        score=found.score,
+        threshold=np.where(np.isnan(found.score), np.nan, low + (high - low) / 2),
+        polarity=found.polarity,
+        auroc=found.auroc,
+        z=found.z,
+        ks=found.ks,
+    )
 
 
-def _metric_weights(n_positive: int, n_negative: int, metric: Metric) -> tuple[int, int, int]:
-    """Return integers (w, v, d): the metric of tp true positives and tn true negatives is (w tp + v tn) / d."""
-    if metric == "accuracy":
-        return 1, 1, n_positive + n_negative
-    return n_negative, n_positive, 2 * n_positive * n_negative
-
-
-def _fit_contrast(
-    values: npt.NDArray[np.float64], cuts: npt.NDArray[np.bool_], positive: npt.NDArray[np.bool_], metric: Metric
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.int8]]:
-    """Return score, threshold and polarity (unit,) for `values` (sample, unit) sorted along samples.
-
-    Below a cut lie some negatives, right at polarity +1, and some positives, wrong. Each sample that passes below the
-    cut therefore changes the weighted count of right answers by a fixed amount, and the running sum of these amounts
-    is that count at every cut; polarity -1 gives its mirror image.
-    """
-    n_units = values.shape[1]
-    n_positive = int(positive[:, 0].sum()) if n_units else 0
-    n_negative = len(positive) - n_positive
-    if n_positive == 0 or n_negative == 0:
-        missing = np.full(n_units, np.nan)
-        return missing, missing.copy(), np.ones(n_units, dtype=np.int8)
-    w, v, denominator = _metric_weights(n_positive, n_negative, metric)
-    right_up = n_positive * w + np.cumsum(np.where(positive, -w, v), axis=0)[:-1]
-    right_down = n_positive * w + n_negative * v - right_up
-    up, best_up = _first_best(right_up, cuts)
-    down, best_down = _first_best(right_down, cuts)
-    falls = (best_down > best_up) | ((best_down == best_up) & (down < up))
-    cut = np.where(falls, down, up)
-    best = np.where(falls, best_down, best_up)
-    columns = np.arange(n_units)
-    low, high = values[cut, columns], values[cut + 1, columns]
-    constant = ~cuts.any(axis=0)
-    score = np.where(constant, np.nan, best / denominator)
-    threshold = np.where(constant, np.nan, low + (high - low) / 2)
-    return score, threshold, np.where(falls, -1, 1).astype(np.int8)
-
-
-def _first_best(
-    right: npt.NDArray[np.int64], cuts: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int64]]:
-    """Return the lowest cut with the largest count in each column, and that count; only where `cuts` holds."""
-    allowed = np.where(cuts, right, -1)
-    cut = np.argmax(allowed, axis=0)
-    return cut, allowed[cut, np.arange(right.shape[1])]
+def _find_spoilt(activations: npt.NDArray[np.floating[Any]]) -> int:
+    """Return the first column with a value that is not finite, or -1."""
+    spoilt = np.flatnonzero(~np.isfinite(activations).all(axis=0))
+    return int(spoilt[0]) if spoilt.size else -1

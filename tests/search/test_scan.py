@@ -139,6 +139,9 @@ def test_equal_scores_are_ranked_by_layer_then_site_then_unit() -> None:
             score=np.full((1, block.stop), 0.75),
             threshold=np.zeros((1, block.stop)),
             polarity=np.ones((1, block.stop), np.int8),
+            auroc=np.full((1, block.stop), 0.75),
+            z=np.zeros((1, block.stop)),
+            ks=np.zeros((1, block.stop)),
         )
         for block in planned
     ]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -10,17 +11,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import stats
 
 from search.errors import SearchError
 from search.stump import METRICS, Metric, contrast_classes, fit_stumps, parse_metric
 
 
-def score_exactly(predicted: npt.NDArray[np.bool_], positive: npt.NDArray[np.bool_], metric: Metric) -> Fraction:
-    right = Fraction(int((predicted & positive).sum())), Fraction(int((~predicted & ~positive).sum()))
-    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
+def rank_exactly(predicted: npt.NDArray[np.bool_], positive: npt.NDArray[np.bool_], metric: Metric) -> Fraction:
+    """Return what grows as the metric does: itself, or for MCC its square with its sign."""
+    tp, tn = Fraction(int((predicted & positive).sum())), Fraction(int((~predicted & ~positive).sum()))
+    fp, fn = Fraction(int((predicted & ~positive).sum())), Fraction(int((~predicted & positive).sum()))
     if metric == "accuracy":
-        return (right[0] + right[1]) / (n_positive + n_negative)
-    return (right[0] / n_positive + right[1] / n_negative) / 2
+        return (tp + tn) / len(positive)
+    if metric == "balanced_accuracy":
+        return (tp / (tp + fn) + tn / (tn + fp)) / 2
+    if metric == "f1":
+        return 2 * tp / (2 * tp + fp + fn)
+    covariance = tp * tn - fp * fn
+    return covariance * abs(covariance) / ((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+
+
+def score_of(rank: Fraction, metric: Metric) -> float:
+    return math.copysign(math.sqrt(abs(rank)), rank) if metric == "mcc" else float(rank)
 
 
 def brute_force(column: npt.NDArray[Any], positive: npt.NDArray[np.bool_], metric: Metric) -> Any:
@@ -30,24 +42,28 @@ def brute_force(column: npt.NDArray[Any], positive: npt.NDArray[np.bool_], metri
     for low, high in pairwise(distinct):
         threshold = low + (high - low) / 2
         for polarity in (1, -1):
-            score = score_exactly(polarity * (column.astype(np.float64) - threshold) > 0, positive, metric)
+            score = rank_exactly(polarity * (column.astype(np.float64) - threshold) > 0, positive, metric)
             if best is None or score > best[0]:
                 best = (score, threshold, polarity)
     return best
 
 
-@settings(max_examples=300, deadline=None)
+ACTIVATIONS = st.sampled_from(["f2", "f4", "f8"]).flatmap(
+    lambda dtype: hnp.arrays(
+        dtype,
+        hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9),
+        elements=st.one_of(
+            st.integers(-3, 3).map(float),  # many ties
+            st.sampled_from([-0.0, 65504.0, -65504.0, 2.0**-24, -(2.0**-24)]),  # the ends of float16
+            st.floats(-60000, 60000, width=16),
+        ),
+    )
+)
+
+
+@settings(max_examples=400, deadline=None)
 @given(
-    activations=st.sampled_from(["f2", "f4"]).flatmap(
-        lambda dtype: hnp.arrays(
-            dtype,
-            hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9),
-            elements=st.one_of(
-                st.integers(-3, 3).map(float),  # many ties
-                st.floats(-60000, 60000, width=16),
-            ),
-        )
-    ),
+    activations=ACTIVATIONS,
     n_classes=st.integers(2, 4),
     metric=st.sampled_from(METRICS),
     seed=st.integers(0, 2**16),
@@ -60,10 +76,91 @@ def test_stumps_equal_brute_force(activations: Any, n_classes: int, metric: Metr
         for unit in range(activations.shape[1]):
             found = [part[contrast, unit] for part in (stumps.score, stumps.threshold, stumps.polarity)]
             if positive.all() or not positive.any() or len(np.unique(activations[:, unit])) == 1:
-                assert np.isnan(found[0])
+                assert np.isnan(found[0]) and np.isnan(found[1])
             else:
-                expected = brute_force(activations[:, unit], positive, metric)
-                assert found == [float(expected[0]), expected[1], expected[2]]
+                rank, threshold, polarity = brute_force(activations[:, unit], positive, metric)
+                assert found[0] == pytest.approx(score_of(rank, metric), rel=1e-14, abs=1e-300)
+                assert found[1:] == [threshold, polarity]
+
+
+@settings(max_examples=200, deadline=None)
+@given(activations=ACTIVATIONS, n_classes=st.integers(2, 4), seed=st.integers(0, 2**16))
+def test_ranks_equal_those_of_scipy(activations: Any, n_classes: int, seed: int) -> None:
+    labels = np.random.default_rng(seed).integers(0, n_classes, size=len(activations)).astype(np.int16)
+    stumps = fit_stumps(activations, labels, n_classes=n_classes, metric="balanced_accuracy")
+    for contrast, target in enumerate(contrast_classes(n_classes)):
+        for unit, column in enumerate(activations.astype(np.float64).T):
+            ours, others = column[labels == target], column[labels != target]
+            auroc, z, ks = (part[contrast, unit] for part in (stumps.auroc, stumps.z, stumps.ks))
+            if min(len(ours), len(others)) == 0:
+                assert np.isnan([auroc, z, ks]).all()
+                continue
+            pairs = np.sign(ours[:, None] - others[None, :])
+            assert auroc == (1 + pairs.mean()) / 2 or auroc == pytest.approx((1 + pairs.mean()) / 2, rel=1e-14)
+            assert ks == pytest.approx(stats.ks_2samp(ours, others, method="exact").statistic, rel=1e-12)
+            test = stats.mannwhitneyu(ours, others, use_continuity=False, method="asymptotic")
+            if len(np.unique(column)) == 1:
+                assert (auroc, z, ks) == (0.5, 0.0, 0.0)
+            else:
+                assert 2 * stats.norm.sf(abs(z)) == pytest.approx(test.pvalue, rel=1e-9)
+                assert np.sign(z) == np.sign(round(pairs.sum()))
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("n_classes", [2, 8])
+def test_many_samples_of_many_values_equal_a_plain_sort(dtype: str, n_classes: int) -> None:
+    """More samples than a histogram's 16 bits count, heavy ties, and columns beyond a tile's width."""
+    random = np.random.default_rng(3)
+    labels = random.integers(0, n_classes, size=70_000).astype(np.int16)
+    activations = random.normal(size=(70_000, 35)).astype(dtype)
+    activations[:, 3] = np.maximum(activations[:, 3], 0)
+    activations[:, 34] += (labels == n_classes - 1) * np.ones((), dtype)
+    stumps = fit_stumps(activations, labels, n_classes=n_classes, metric="balanced_accuracy")
+    for unit in (0, 3, 33, 34):
+        order = np.argsort(activations[:, unit], kind="stable")
+        values = activations[order, unit].astype(np.float64)
+        cuts = np.flatnonzero(values[1:] > values[:-1])
+        for contrast, target in enumerate(contrast_classes(n_classes)):
+            positive = labels[order] == target
+            below = np.cumsum(positive)[cuts] / positive.sum() - np.cumsum(~positive)[cuts] / (~positive).sum()
+            assert stumps.ks[contrast, unit] == pytest.approx(np.abs(below).max(), rel=1e-12)
+            assert stumps.score[contrast, unit] == pytest.approx((1 + np.abs(below).max()) / 2, rel=1e-12)
+            best = cuts[np.argmax(np.abs(below))]
+            assert stumps.threshold[contrast, unit] == (values[best] + values[best + 1]) / 2
+            assert stumps.polarity[contrast, unit] == (1 if below[np.argmax(np.abs(below))] < 0 else -1)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_values_that_are_not_finite_are_refused(dtype: str, value: float, n_classes: int) -> None:
+    activations = np.ones((6, 40), dtype)
+    activations[4, 37] = value
+    for labels in (np.arange(6) % n_classes, np.zeros(6, dtype=np.int64)):
+        with pytest.raises(SearchError, match="unit 37: expected finite values"):
+            fit_stumps(activations, labels, n_classes=n_classes, metric="accuracy")
+
+
+def test_other_types_are_refused() -> None:
+    with pytest.raises(SearchError, match="expected float16, float32 or float64, found int64"):
+        fit_stumps(np.ones((2, 1), np.int64), np.array([0, 1]), n_classes=2, metric="f1")  # type: ignore[arg-type]
+
+
+def test_correlations_that_differ_beyond_a_floats_digits_are_told_apart() -> None:
+    """``tp * N - named * P`` squared, times the other's spread: 2**68, past both a float's digits and 64 bits."""
+    from search.kernel import _exceeds_mcc
+
+    def rank(tp: int, fp: int, n_positive: int, n_negative: int) -> Fraction:
+        n_samples, named = n_positive + n_negative, tp + fp
+        covariance = tp * n_samples - named * n_positive
+        return Fraction(covariance * abs(covariance), named * (n_samples - named))
+
+    sides, random = (50_001, 49_999), np.random.default_rng(0)
+    for _ in range(300):
+        tp, fp = int(random.integers(1, 50_000)), int(random.integers(1, 49_998))
+        for other in ((tp + 1, fp), (tp, fp + 1), (tp + 1, fp + 1), (tp, fp), (fp, tp), (50_001 - tp, 49_999 - fp)):
+            expected = rank(tp, fp, *sides) > rank(*other, *sides)
+            assert _exceeds_mcc(tp, fp, *other, *sides) == expected
 
 
 def test_a_planted_neuron_is_found_among_ten_thousand_with_its_threshold() -> None:

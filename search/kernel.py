@@ -1,0 +1,688 @@
+"""Compiled kernels: the exact best stump of every neuron, its AUROC and its rank statistics, in one sort of the data.
+
+A column is the activations of one neuron, as unsigned integers in the order of the floats that they stand for. What
+follows needs of it only the distinct values in ascending order, and how many samples of each class lie at or below
+each: a *cut* ``d`` lies between the distinct values ``d`` and ``d + 1``. 16-bit columns are counted into one bin a
+value, and a bitmap of the bins that are not empty is walked, so that no comparison is ever made; wider ones are sorted
+by radix. Everything is compared as integers, so that a tie is a tie.
+
+The functions with a leading underscore are compiled into their callers. Nothing here checks its input.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic, overload
+
+ACCURACY, BALANCED_ACCURACY, F1, MCC = range(4)
+"""Codes of the metrics."""
+
+
+class Work(NamedTuple):
+    """Arrays that a kernel writes to while it works, for columns of ``n_samples``; see `allocate_work`."""
+
+    tile: npt.NDArray[np.unsignedinteger]
+    scratch: tuple[npt.NDArray[np.unsignedinteger], ...]
+    values: npt.NDArray[np.unsignedinteger]
+    below: npt.NDArray[np.int32]
+    positives: npt.NDArray[np.int32]
+    ordered: npt.NDArray[np.unsignedinteger]
+
+
+class Columns(NamedTuple):
+    """What a kernel finds, shape (contrast, unit): NaN, polarity 1 and images 0 where there is no stump.
+
+    ``low`` and ``high`` are the images of the two values that the threshold lies between; see `read_images`.
+    """
+
+    score: npt.NDArray[np.float64]
+    polarity: npt.NDArray[np.int8]
+    low: npt.NDArray[np.uint64]
+    high: npt.NDArray[np.uint64]
+    auroc: npt.NDArray[np.float64]
+    z: npt.NDArray[np.float64]
+    ks: npt.NDArray[np.float64]
+
+
+TILE = 32
+"""Columns that are transposed together: one cache line of 16-bit values."""
+
+RADIX_BITS = 11
+
+STRIDE = 64
+"""Cuts of which only the extremes are noted, before the place of the best is looked for among them."""
+
+LARGEST = 2**62
+
+EXACT = {"nnan", "ninf", "nsz", "reassoc", "contract"}
+"""What is allowed to sums of whole numbers, which are exact in any order."""
+
+
+@intrinsic
+def _count_trailing_zeros(typing_context: Any, word: Any) -> Any:
+    """Return the place of the lowest bit that is set in a word that is not zero."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), generate
+
+
+@njit(nogil=True, cache=True)
+def _transpose(bits: Any, rows: Any, first: int, n_columns: int, out: Any) -> None:
+    """Write columns `first` and following of `bits` (row, unit), at `rows` alone, to the rows of `out`."""
+    n_samples = rows.shape[0]
+    whole = n_samples // 4 * 4
+    for sample in range(0, whole, 4):
+        row_0, row_1, row_2, row_3 = rows[sample], rows[sample + 1], rows[sample + 2], rows[sample + 3]
+        for column in range(n_columns):
+            unit = first + column
+            out[column, sample] = bits[row_0, unit]
+            out[column, sample + 1] = bits[row_1, unit]
+            out[column, sample + 2] = bits[row_2, unit]
+            out[column, sample + 3] = bits[row_3, unit]
+    for sample in range(whole, n_samples):
+        for column in range(n_columns):
+            out[column, sample] = bits[rows[sample], first + column]
+
+
+def allocate_work(n_samples: int, images: npt.DTypeLike, payload: npt.DTypeLike) -> Work:
+    """Return arrays for columns of `n_samples` whose images are of one dtype, ordered together with another."""
+    width = np.dtype(images)
+    scratch: tuple[Any, ...]
+    if width.itemsize == 2:
+        scratch = (
+            np.zeros(1 << 16, np.uint64),
+            np.zeros(1 << 10, np.uint64),
+            np.zeros(1 << 16, np.uint16),
+            np.empty(1 << 16, np.uint32),
+        )
+    else:
+        n_passes = -(-8 * width.itemsize // RADIX_BITS)
+        scratch = (
+            np.empty(n_samples, width),
+            np.empty(n_samples, width),
+            np.empty(n_samples, payload),
+            np.empty(n_samples, payload),
+            np.empty((n_passes, 1 << RADIX_BITS), np.int32),
+        )
+    return Work(
+        tile=np.empty(
+            (TILE, -(-n_samples // 32) * 32 + 32), width
+        ),  # rows that start on one page would evict each other
+        scratch=scratch,
+        values=np.empty(n_samples, width),
+        below=np.zeros(n_samples + 1, np.int32),
+        positives=np.empty(n_samples, np.int32),
+        ordered=np.empty(n_samples, np.uint64),
+    )
+
+
+def allocate_columns(n_contrasts: int, n_units: int) -> Columns:
+    """Return what a kernel fills, as if no column had a stump."""
+    shape = (n_contrasts, n_units)
+    return Columns(
+        score=np.full(shape, np.nan),
+        polarity=np.ones(shape, np.int8),
+        low=np.zeros(shape, np.uint64),
+        high=np.zeros(shape, np.uint64),
+        auroc=np.full(shape, np.nan),
+        z=np.full(shape, np.nan),
+        ks=np.full(shape, np.nan),
+    )
+
+
+def read_images(images: npt.NDArray[np.uint64], dtype: npt.DTypeLike) -> npt.NDArray[np.float64]:
+    """Return the floats of `dtype` whose places in the order of values `images` are."""
+    width = np.dtype(dtype)
+    sign = 1 << (8 * width.itemsize - 1)
+    places = images.astype(f"u{width.itemsize}")
+    bits = np.where(places & places.dtype.type(sign), places ^ places.dtype.type(sign), ~places)
+    return bits.view(width).astype(np.float64)
+
+
+# --- 16 bits: one bin a value ---------------------------------------------------------------------------------------
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _image_16(bits: Any) -> int:
+    """Return the place of a 16-bit float in the order of its values; -0 is just below +0."""
+    if bits & np.uint16(0x8000):
+        return np.int64(bits ^ np.uint16(0xFFFF))
+    return np.int64(bits | np.uint16(0x8000))
+
+
+@njit(nogil=True, cache=True)
+def _close_16(occupied: Any, histogram: Any) -> bool:
+    """Put -0 into the bin of +0, and return whether all counted values are finite.
+
+    Infinities and NaN have the outermost 1,024 images on either side.
+    """
+    if histogram[0x7FFF]:
+        histogram[0x8000] += histogram[0x7FFF]
+        histogram[0x7FFF] = 0
+        occupied[0x7FFF >> 6] &= ~(np.uint64(1) << np.uint64(63))
+        occupied[0x8000 >> 6] |= np.uint64(1)
+    outside = np.uint64(0)
+    for word in range(16):
+        outside |= occupied[word] | occupied[1023 - word]
+    return outside == 0
+
+
+@njit(nogil=True, cache=True)
+def _count_16(column: Any, classes: Any, scratch: Any, values: Any, totals: Any, positives: Any) -> int:
+    """Fill `values` with the images of the distinct values, and count the samples at or below each.
+
+    `totals` gets all samples, `positives` those whose class, in `classes` (sample,), is 1 and not 0. Returns the number
+    of distinct values, or -1 if one is not finite.
+    """
+    histogram, occupied, _, _ = scratch
+    for sample in range(column.shape[0]):
+        image = _image_16(column[sample])
+        histogram[image] += np.uint64(1) | (np.uint64(classes[sample]) << np.uint64(32))
+        occupied[image >> 6] |= np.uint64(1) << np.uint64(image & 63)
+    finite = _close_16(occupied, histogram)
+    n_distinct, total, positive = 0, 0, 0
+    for word in range(1024):
+        left = occupied[word]
+        occupied[word] = 0
+        while left:
+            image = (word << 6) | _count_trailing_zeros(left)
+            left &= left - np.uint64(1)
+            count = np.int64(histogram[image])
+            histogram[image] = 0
+            total += count & 0xFFFFFFFF
+            positive += count >> 32
+            values[n_distinct] = image
+            totals[n_distinct] = total
+            positives[n_distinct] = positive
+            n_distinct += 1
+    return n_distinct if finite else -1
+
+
+@njit(nogil=True, cache=True)
+def _order_16(column: Any, payload: Any, scratch: Any, values: Any, below: Any, ordered: Any) -> int:
+    """Fill `ordered` with `payload` (sample,) in ascending order of the column, in the lower halves of its words.
+
+    The upper halves tell the sample's place among the distinct `values`; ``below[d]`` counts the samples below value
+    ``d``. Samples of one value keep their order. Returns the number of distinct values, or -1 if one is not finite.
+    """
+    histogram, occupied, places, nexts = scratch
+    for sample in range(column.shape[0]):
+        image = _image_16(column[sample])
+        histogram[image] += np.uint64(1)
+        occupied[image >> 6] |= np.uint64(1) << np.uint64(image & 63)
+    finite = _close_16(occupied, histogram)
+    n_distinct, total = 0, np.int64(0)
+    for word in range(1024):
+        left = occupied[word]
+        occupied[word] = 0
+        while left:
+            image = (word << 6) | _count_trailing_zeros(left)
+            left &= left - np.uint64(1)
+            values[n_distinct] = image
+            places[image] = n_distinct
+            nexts[n_distinct] = total
+            total += np.int64(histogram[image])
+            histogram[image] = 0
+            n_distinct += 1
+            below[n_distinct] = total
+    places[0x7FFF] = places[0x8000]
+    for sample in range(column.shape[0]):
+        distinct = np.uint64(places[_image_16(column[sample])])
+        place = nexts[distinct]
+        ordered[place] = (distinct << np.uint64(32)) | np.uint64(payload[sample])
+        nexts[distinct] = place + np.uint32(1)
+    return n_distinct if finite else -1
+
+
+# --- 32 and 64 bits: radix sort --------------------------------------------------------------------------------------
+
+
+@njit(nogil=True, cache=True)
+def _image_wide(column: Any, images: Any) -> bool:
+    """Fill `images` with the column's places in the order of its values, -0 at +0; return whether all are finite."""
+    sign = images.dtype.type(1) << images.dtype.type(8 * images.itemsize - 1)
+    infinity = images.dtype.type(0x7FF0000000000000 if images.itemsize == 8 else 0x7F800000)
+    finite = True
+    for sample in range(column.shape[0]):
+        bits = column[sample]
+        finite &= (bits & infinity) != infinity
+        if bits & sign:
+            images[sample] = ~bits if bits != sign else sign
+        else:
+            images[sample] = bits | sign
+    return finite
+
+
+@njit(nogil=True, cache=True)
+def _sort_wide(images: Any, payload: Any, other_images: Any, other_payload: Any, counters: Any) -> bool:
+    """Sort `images` and `payload` with them, stably; return whether the result is in the other two arrays."""
+    n_samples, n_passes, mask = images.shape[0], counters.shape[0], (1 << RADIX_BITS) - 1
+    counters[:] = 0
+    for sample in range(n_samples):
+        image = images[sample]
+        for digit in range(n_passes):
+            counters[digit, np.int64(image >> images.dtype.type(RADIX_BITS * digit)) & mask] += 1
+    swapped = False
+    for digit in range(n_passes):
+        shift = images.dtype.type(RADIX_BITS * digit)
+        places = counters[digit]
+        if places[np.int64(images[0] >> shift) & mask] == n_samples:
+            continue
+        total = 0
+        for bucket in range(mask + 1):
+            count = places[bucket]
+            places[bucket] = total
+            total += count
+        for sample in range(n_samples):
+            image = images[sample]
+            bucket = np.int64(image >> shift) & mask
+            place = places[bucket]
+            places[bucket] = place + 1
+            other_images[place] = image
+            other_payload[place] = payload[sample]
+        images, other_images = other_images, images
+        payload, other_payload = other_payload, payload
+        swapped = not swapped
+    return swapped
+
+
+@njit(nogil=True, cache=True)
+def _order_wide(column: Any, payload: Any, scratch: Any, values: Any, below: Any, ordered: Any) -> int:
+    """Do what `_order_16` does, for wider columns."""
+    images, other_images, other_payload, sorted_payload, counters = scratch
+    finite = _image_wide(column, images)
+    sorted_payload[:] = payload
+    if _sort_wide(images, sorted_payload, other_images, other_payload, counters):
+        images, sorted_payload = other_images, other_payload
+    distinct = -1
+    for sample in range(images.shape[0]):
+        if sample == 0 or images[sample] != images[sample - 1]:
+            distinct += 1
+            values[distinct] = images[sample]
+        below[distinct + 1] = sample + 1
+        ordered[sample] = (np.uint64(distinct) << np.uint64(32)) | np.uint64(sorted_payload[sample])
+    return distinct + 1 if finite else -1
+
+
+@njit(nogil=True, cache=True)
+def _count_wide(column: Any, classes: Any, scratch: Any, values: Any, totals: Any, positives: Any) -> int:
+    """Do what `_count_16` does, for wider columns."""
+    images, other_images, other_classes, sorted_classes, counters = scratch
+    finite = _image_wide(column, images)
+    sorted_classes[:] = classes
+    if _sort_wide(images, sorted_classes, other_images, other_classes, counters):
+        images, sorted_classes = other_images, other_classes
+    distinct, positive = -1, 0
+    for sample in range(images.shape[0]):
+        if sample == 0 or images[sample] != images[sample - 1]:
+            distinct += 1
+            values[distinct] = images[sample]
+        positive += sorted_classes[sample]
+        totals[distinct] = sample + 1
+        positives[distinct] = positive
+    return distinct + 1 if finite else -1
+
+
+def _order(column: Any, payload: Any, scratch: Any, values: Any, below: Any, ordered: Any) -> int:
+    """Order a column of any width; see `_order_16`."""
+    raise NotImplementedError
+
+
+@overload(_order)
+def _compile_order(column: Any, payload: Any, scratch: Any, values: Any, below: Any, ordered: Any) -> Any:
+    """Return what orders columns of this width."""
+
+    def order_16(column: Any, payload: Any, scratch: Any, values: Any, below: Any, ordered: Any) -> int:
+        return _order_16(column, payload, scratch, values, below, ordered)
+
+    def order_wide(column: Any, payload: Any, scratch: Any, values: Any, below: Any, ordered: Any) -> int:
+        return _order_wide(column, payload, scratch, values, below, ordered)
+
+    return order_16 if column.dtype == types.uint16 else order_wide
+
+
+def _count(column: Any, classes: Any, scratch: Any, values: Any, totals: Any, positives: Any) -> int:
+    """Count a column of any width; see `_count_16`."""
+    raise NotImplementedError
+
+
+@overload(_count)
+def _compile_count(column: Any, classes: Any, scratch: Any, values: Any, totals: Any, positives: Any) -> Any:
+    """Return what counts columns of this width."""
+
+    def count_16(column: Any, classes: Any, scratch: Any, values: Any, totals: Any, positives: Any) -> int:
+        return _count_16(column, classes, scratch, values, totals, positives)
+
+    def count_wide(column: Any, classes: Any, scratch: Any, values: Any, totals: Any, positives: Any) -> int:
+        return _count_wide(column, classes, scratch, values, totals, positives)
+
+    return count_16 if column.dtype == types.uint16 else count_wide
+
+
+# --- metrics: exact comparison of two confusion tables ---------------------------------------------------------------
+
+
+@njit(nogil=True, cache=True)
+def _multiply(x: Any, y: Any) -> Any:
+    """Return the product of two unsigned 64-bit integers as its upper and its lower half."""
+    half, mask = np.uint64(32), np.uint64(0xFFFFFFFF)
+    x_high, x_low, y_high, y_low = x >> half, x & mask, y >> half, y & mask
+    low = x_low * y_low
+    middle = x_high * y_low + (low >> half)
+    other = x_low * y_high + (middle & mask)
+    return x_high * y_high + (middle >> half) + (other >> half), (other << half) | (low & mask)
+
+
+@njit(nogil=True, cache=True)
+def _multiply_square(x: Any, y: Any) -> Any:
+    """Return ``x * x * y`` of unsigned 64-bit integers as three of them, the highest first."""
+    high, low = _multiply(x, x)
+    middle_carry, lowest = _multiply(low, y)
+    highest, middle = _multiply(high, y)
+    middle += middle_carry
+    if middle < middle_carry:
+        highest += np.uint64(1)
+    return highest, middle, lowest
+
+
+@njit(nogil=True, cache=True)
+def _exceeds_mcc(tp: int, fp: int, other_tp: int, other_fp: int, n_positive: int, n_negative: int) -> bool:
+    """Return whether the first table's correlation is larger: the sign of ``covariance`` / root of ``spread``."""
+    n_samples = n_positive + n_negative
+    named, other_named = tp + fp, other_tp + other_fp
+    covariance = tp * n_samples - named * n_positive
+    other_covariance = other_tp * n_samples - other_named * n_positive
+    sign, other_sign = np.sign(covariance), np.sign(other_covariance)
+    if sign != other_sign or sign == 0:
+        return sign > other_sign
+    spread, other_spread = named * (n_samples - named), other_named * (n_samples - other_named)
+    ours = float(covariance) * float(covariance) * float(other_spread)
+    theirs = float(other_covariance) * float(other_covariance) * float(spread)
+    if abs(ours - theirs) > 1e-12 * (ours + theirs):  # far beyond the rounding of six operations
+        return (ours > theirs) == (sign > 0)
+    exact = _multiply_square(np.uint64(abs(covariance)), np.uint64(other_spread))
+    other_exact = _multiply_square(np.uint64(abs(other_covariance)), np.uint64(spread))
+    return exact > other_exact if sign > 0 else exact < other_exact
+
+
+@njit(nogil=True, cache=True)
+def _exceeds(metric: int, tp: int, fp: int, other_tp: int, other_fp: int, n_positive: int, n_negative: int) -> bool:
+    """Return whether a table of `tp` true and `fp` false positives has the larger metric than another, exactly."""
+    if metric == ACCURACY:
+        return tp - fp > other_tp - other_fp
+    if metric == BALANCED_ACCURACY:
+        return (tp - other_tp) * n_negative > (fp - other_fp) * n_positive
+    if metric == F1:
+        return tp * (other_tp + other_fp + n_positive) > other_tp * (tp + fp + n_positive)
+    return _exceeds_mcc(tp, fp, other_tp, other_fp, n_positive, n_negative)
+
+
+@njit(nogil=True, cache=True)
+def _score(metric: int, tp: int, fp: int, n_positive: int, n_negative: int) -> float:
+    """Return the metric of a table; 0 where it is not defined, as scikit-learn has it."""
+    n_samples = n_positive + n_negative
+    if metric == ACCURACY:
+        return (tp + n_negative - fp) / n_samples
+    if metric == BALANCED_ACCURACY:
+        return (tp * n_negative + (n_negative - fp) * n_positive) / (2 * n_positive * n_negative)
+    named = tp + fp
+    if metric == F1:
+        return 2 * tp / (named + n_positive)
+    spread = float(named) * float(n_samples - named) * float(n_positive) * float(n_negative)
+    return (tp * n_samples - named * n_positive) / math.sqrt(spread) if spread > 0 else 0.0
+
+
+# --- two classes: all cuts -------------------------------------------------------------------------------------------
+
+
+@njit(nogil=True, cache=True)
+def _find_extremes(totals: Any, positives: Any, n_distinct: int, weight: int, other_weight: int) -> Any:
+    """Return the lowest and the highest ``weight * positives - other_weight * negatives`` below a cut, and where.
+
+    For polarity +1 a cut is the better the lower this is, for -1 the higher: what lies below it is then wrong or right.
+    """
+    both = weight + other_weight
+    low, high, low_cut, high_cut = LARGEST, -LARGEST, 0, 0
+    for first in range(0, n_distinct - 1, STRIDE):
+        last = min(first + STRIDE, n_distinct - 1)
+        lowest, highest = LARGEST, -LARGEST
+        for cut in range(first, last):
+            below = both * np.int64(positives[cut]) - other_weight * np.int64(totals[cut])
+            lowest, highest = min(lowest, below), max(highest, below)
+        if lowest < low:
+            low, low_cut = lowest, first
+        if highest > high:
+            high, high_cut = highest, first
+    while both * np.int64(positives[low_cut]) - other_weight * np.int64(totals[low_cut]) != low:
+        low_cut += 1
+    while both * np.int64(positives[high_cut]) - other_weight * np.int64(totals[high_cut]) != high:
+        high_cut += 1
+    return low, low_cut, high, high_cut
+
+
+@njit(nogil=True, cache=True)
+def _find_best(metric: int, totals: Any, positives: Any, n_distinct: int) -> Any:
+    """Return the best cut by any metric, its polarity, and its score."""
+    n_positive = np.int64(positives[n_distinct - 1])
+    n_negative = np.int64(totals[n_distinct - 1]) - n_positive
+    best_cut, best_polarity, best_tp, best_fp = -1, 1, 0, 0
+    for cut in range(n_distinct - 1):
+        below = np.int64(positives[cut])
+        below_fp = np.int64(totals[cut]) - below
+        above, above_fp = n_positive - below, n_negative - below_fp
+        if best_cut < 0 or _exceeds(metric, above, above_fp, best_tp, best_fp, n_positive, n_negative):
+            best_cut, best_polarity, best_tp, best_fp = cut, 1, above, above_fp
+        if _exceeds(metric, below, below_fp, best_tp, best_fp, n_positive, n_negative):
+            best_cut, best_polarity, best_tp, best_fp = cut, -1, below, below_fp
+    return best_cut, best_polarity, _score(metric, best_tp, best_fp, n_positive, n_negative)
+
+
+@njit(nogil=True, cache=True)
+def _choose_extreme(extremes: Any, weight: int, other_weight: int, n_positive: int, n_negative: int) -> Any:
+    """Return cut, polarity and weighted score of the better extreme; ties to the lower cut, then to +1."""
+    low, low_cut, high, high_cut = extremes
+    best = weight * n_positive + other_weight * n_negative
+    rising, falling = weight * n_positive - low, other_weight * n_negative + high
+    if falling > rising or (falling == rising and high_cut < low_cut):
+        return high_cut, -1, falling / best
+    return low_cut, 1, rising / best
+
+
+@njit(nogil=True, cache=True, fastmath=EXACT)
+def _sum_ties(totals: Any, n_distinct: int) -> float:
+    """Return the sum of ``t**3 - t`` over the counts of equal values."""
+    ties = float(totals[0]) ** 3 - totals[0]
+    upper, lower = totals[1:n_distinct], totals[: n_distinct - 1]
+    for distinct in range(upper.shape[0]):
+        count = np.float64(upper[distinct]) - np.float64(lower[distinct])
+        ties += count * count * count - count
+    return ties
+
+
+@njit(nogil=True, cache=True, fastmath=EXACT)
+def _double_area(totals: Any, positives: Any, n_distinct: int) -> float:
+    """Return twice the number of pairs in which the positive sample lies above the negative one; ties count half."""
+    area = np.float64(positives[0]) * np.float64(totals[0] - positives[0])
+    upper, lower = totals[1:n_distinct], totals[: n_distinct - 1]
+    upper_positive, lower_positive = positives[1:n_distinct], positives[: n_distinct - 1]
+    for distinct in range(upper.shape[0]):
+        here, before = np.float64(upper_positive[distinct]), np.float64(lower_positive[distinct])
+        negative = np.float64(upper[distinct]) - here + (np.float64(lower[distinct]) - before)
+        area += (here - before) * negative
+    return area
+
+
+@njit(nogil=True, cache=True)
+def _write_ranks(
+    out: Any, contrast: int, unit: int, area: float, ties: float, n_positive: int, n_negative: int
+) -> None:
+    """Write AUROC and the tie-corrected z of Mann and Whitney, from twice the area."""
+    n_samples, pairs = n_positive + n_negative, float(n_positive) * n_negative
+    variance = pairs / 12 * (n_samples + 1 - ties / (float(n_samples) * (n_samples - 1)))
+    out.auroc[contrast, unit] = area / (2 * pairs)
+    out.z[contrast, unit] = (area - pairs) / 2 / math.sqrt(variance) if variance > 0 else 0.0
+
+
+@njit(nogil=True, cache=True)
+def _write_stump(out: Any, contrast: int, unit: int, values: Any, cut: int, polarity: int, score: float) -> None:
+    """Write a stump: its threshold lies between the values of two images."""
+    out.score[contrast, unit] = score
+    out.polarity[contrast, unit] = polarity
+    out.low[contrast, unit] = values[cut]
+    out.high[contrast, unit] = values[cut + 1]
+
+
+@njit(nogil=True, cache=True)
+def fit_two(bits: Any, rows: Any, classes: Any, metric: int, work: Any, out: Any) -> int:
+    """Fit class 1 against class 0 at every column of `bits` (row, unit), for the samples at `rows`.
+
+    `classes` (sample,) u1 are 0 and 1, and both are there. Returns the first column with a value that is not finite, or
+    -1.
+    """
+    n_samples, n_units = rows.shape[0], bits.shape[1]
+    values, totals, positives = work.values, work.below[1:], work.positives
+    for first in range(0, n_units, TILE):
+        n_columns = min(TILE, n_units - first)
+        _transpose(bits, rows, first, n_columns, work.tile)
+        for column in range(n_columns):
+            unit = first + column
+            n_distinct = _count(work.tile[column, :n_samples], classes, work.scratch, values, totals, positives)
+            if n_distinct < 0:
+                return unit
+            n_positive = np.int64(positives[n_distinct - 1])
+            n_negative = n_samples - n_positive
+            area = _double_area(totals, positives, n_distinct)
+            _write_ranks(out, 0, unit, area, _sum_ties(totals, n_distinct), n_positive, n_negative)
+            if n_distinct == 1:
+                out.ks[0, unit] = 0.0
+                continue
+            extremes = _find_extremes(totals, positives, n_distinct, n_negative, n_positive)
+            out.ks[0, unit] = max(-extremes[0], extremes[2]) / (n_positive * n_negative)
+            if metric == BALANCED_ACCURACY:
+                cut, polarity, score = _choose_extreme(extremes, n_negative, n_positive, n_positive, n_negative)
+            elif metric == ACCURACY:
+                extremes = _find_extremes(totals, positives, n_distinct, 1, 1)
+                cut, polarity, score = _choose_extreme(extremes, 1, 1, n_positive, n_negative)
+            else:
+                cut, polarity, score = _find_best(metric, totals, positives, n_distinct)
+            _write_stump(out, 0, unit, values, cut, polarity, score)
+    return -1
+
+
+# --- more classes: each against the rest, at its own samples ---------------------------------------------------------
+
+
+@njit(nogil=True, cache=True)
+def _list_members(ordered: Any, starts: Any, counts: Any, members: Any) -> None:
+    """Write the places of each class's samples among the distinct values, ascending, from ``starts[class]`` on."""
+    counts[:] = 0
+    for sample in range(ordered.shape[0]):
+        label = ordered[sample] & np.uint64(0xFFFFFFFF)
+        member = counts[label]
+        members[np.uint64(starts[label]) + member] = ordered[sample] >> np.uint64(32)
+        counts[label] = member + np.uint64(1)
+
+
+@njit(nogil=True, cache=True)
+def _find_member_extremes(members: Any, below: Any, n_distinct: int, weight: int, other_weight: int) -> Any:
+    """Return what `_find_extremes` does and twice the area, of the class whose samples lie at `members`.
+
+    A best cut of polarity +1 has a sample of the class right above it, or else moving it up is better; one of polarity
+    -1 has one right below. The first and the last cut end such moves. Of several samples at one value only the first
+    has the right count below it, and the last above; the others' are not extreme, so that nothing must be grouped.
+    """
+    n_members, both, last_cut = members.shape[0], weight + other_weight, n_distinct - 2
+    n_first, n_last = 0, 0
+    while n_first < n_members and members[n_first] == 0:
+        n_first += 1
+    while n_last < n_members and members[n_members - 1 - n_last] > last_cut:
+        n_last += 1
+    low = both * n_first - other_weight * np.int64(below[1])
+    high, low_cut, high_cut = low, np.int64(0), np.int64(0)
+    area = n_first * np.int64(below[1]) + n_last * np.int64(below[n_distinct - 1] + below[n_distinct])
+    between = members[n_first : n_members - n_last]
+    for place in range(between.shape[0]):
+        distinct = between[place]  # unsigned, so that no index may count from the end
+        start, end = np.int64(below[distinct]), np.int64(below[distinct + np.uint32(1)])
+        area += start + end
+        right_below = both * (n_first + place)
+        if right_below - other_weight * start < low:
+            low, low_cut = right_below - other_weight * start, np.int64(distinct) - 1
+        if right_below + both - other_weight * end > high:
+            high, high_cut = right_below + both - other_weight * end, np.int64(distinct)
+    last = both * (n_members - n_last) - other_weight * np.int64(below[n_distinct - 1])
+    if last < low:
+        low, low_cut = last, last_cut
+    if last > high:
+        high, high_cut = last, last_cut
+    return (low, low_cut, high, high_cut), float(area - n_members * n_members)
+
+
+@njit(nogil=True, cache=True)
+def _fit_members(metric: int, members: Any, below: Any, n_distinct: int, positives: Any) -> Any:
+    """Return the best cut of a class against the rest, its polarity, score, the KS statistic and twice the area."""
+    n_positive, totals = members.shape[0], below[1:]
+    n_negative = np.int64(below[n_distinct]) - n_positive
+    extremes, area = _find_member_extremes(members, below, n_distinct, n_negative, n_positive)
+    ks = max(-extremes[0], extremes[2]) / (n_positive * n_negative)
+    if metric == BALANCED_ACCURACY:
+        cut, polarity, score = _choose_extreme(extremes, n_negative, n_positive, n_positive, n_negative)
+        return cut, polarity, score, ks, area
+    member = 0
+    for distinct in range(n_distinct):
+        while member < n_positive and members[member] == distinct:
+            member += 1
+        positives[distinct] = member
+    if metric == ACCURACY:
+        extremes = _find_extremes(totals, positives, n_distinct, 1, 1)
+        cut, polarity, score = _choose_extreme(extremes, 1, 1, n_positive, n_negative)
+    else:
+        cut, polarity, score = _find_best(metric, totals, positives, n_distinct)
+    return cut, polarity, score, ks, area
+
+
+@njit(nogil=True, cache=True)
+def fit_rest(bits: Any, rows: Any, labels: Any, starts: Any, metric: int, work: Any, out: Any) -> int:
+    """Fit each class against all others at every column of `bits` (row, unit), for the samples at `rows`.
+
+    `labels` (sample,) u2; ``starts[c]`` counts the samples of classes below ``c``, and ends with the number of samples.
+    A class without samples, or with all, is left out. Returns the first column that is not finite, or -1.
+    """
+    n_samples, n_units, n_classes = rows.shape[0], bits.shape[1], starts.shape[0] - 1
+    counts, members = np.empty(n_classes, np.uint64), np.empty(n_samples, np.uint32)
+    for first in range(0, n_units, TILE):
+        n_columns = min(TILE, n_units - first)
+        _transpose(bits, rows, first, n_columns, work.tile)
+        for column in range(n_columns):
+            unit = first + column
+            n_distinct = _order(
+                work.tile[column, :n_samples], labels, work.scratch, work.values, work.below, work.ordered
+            )
+            if n_distinct < 0:
+                return unit
+            ties = _sum_ties(work.below[1:], n_distinct)
+            _list_members(work.ordered, starts, counts, members)
+            for label in range(n_classes):
+                n_positive = starts[label + 1] - starts[label]
+                n_negative = n_samples - n_positive
+                if n_positive == 0 or n_negative == 0:
+                    continue
+                if n_distinct == 1:
+                    out.ks[label, unit] = 0.0
+                    _write_ranks(out, label, unit, float(n_positive * n_negative), ties, n_positive, n_negative)
+                    continue
+                cut, polarity, score, ks, area = _fit_members(
+                    metric, members[starts[label] : starts[label + 1]], work.below, n_distinct, work.positives
+                )
+                out.ks[label, unit] = ks
+                _write_ranks(out, label, unit, area, ties, n_positive, n_negative)
+                _write_stump(out, label, unit, work.values, cut, polarity, score)
+    return -1
