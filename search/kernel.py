@@ -17,8 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic, overload
+
+from .compilation import compiled
 
 ACCURACY, BALANCED_ACCURACY, F1, MCC = range(4)
 """Codes of the metrics."""
@@ -60,9 +62,6 @@ STRIDE = 64
 
 LARGEST = 2**62
 
-EXACT = {"nnan", "ninf", "nsz", "reassoc", "contract"}
-"""What is allowed to sums of whole numbers, which are exact in any order."""
-
 
 @intrinsic
 def _count_trailing_zeros(typing_context: Any, word: Any) -> Any:
@@ -74,7 +73,7 @@ def _count_trailing_zeros(typing_context: Any, word: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _transpose(bits: Any, rows: Any, first: int, n_columns: int, out: Any) -> None:
     """Write columns `first` and following of `bits` (row, unit), at `rows` alone, to the rows of `out`."""
     n_samples = rows.shape[0]
@@ -150,7 +149,7 @@ def read_images(images: npt.NDArray[np.uint64], dtype: npt.DTypeLike) -> npt.NDA
 # --- 16 bits: one bin a value ---------------------------------------------------------------------------------------
 
 
-@njit(nogil=True, cache=True, inline="always")
+@compiled()
 def _image_16(bits: Any) -> int:
     """Return the place of a 16-bit float in the order of its values; -0 is just below +0."""
     if bits & np.uint16(0x8000):
@@ -158,7 +157,7 @@ def _image_16(bits: Any) -> int:
     return np.int64(bits | np.uint16(0x8000))
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _close_16(occupied: Any, histogram: Any) -> bool:
     """Put -0 into the bin of +0, and return whether all counted values are finite.
 
@@ -175,7 +174,7 @@ def _close_16(occupied: Any, histogram: Any) -> bool:
     return outside == 0
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _count_16(column: Any, classes: Any, scratch: Any, values: Any, totals: Any, positives: Any) -> int:
     """Fill `values` with the images of the distinct values, and count the samples at or below each.
 
@@ -206,7 +205,7 @@ def _count_16(column: Any, classes: Any, scratch: Any, values: Any, totals: Any,
     return n_distinct if finite else -1
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _order_16(column: Any, payload: Any, scratch: Any, values: Any, below: Any, ordered: Any) -> int:
     """Fill `ordered` with `payload` (sample,) in ascending order of the column, in the lower halves of its words.
 
@@ -242,14 +241,13 @@ def _order_16(column: Any, payload: Any, scratch: Any, values: Any, below: Any, 
     return n_distinct if finite else -1
 
 
-# --- 32 and 64 bits: radix sort --------------------------------------------------------------------------------------
+# --- 32 bits: radix sort ---------------------------------------------------------------------------------------------
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _image_wide(column: Any, images: Any) -> bool:
     """Fill `images` with the column's places in the order of its values, -0 at +0; return whether all are finite."""
-    sign = images.dtype.type(1) << images.dtype.type(8 * images.itemsize - 1)
-    infinity = images.dtype.type(0x7FF0000000000000 if images.itemsize == 8 else 0x7F800000)
+    sign, infinity = np.uint32(0x80000000), np.uint32(0x7F800000)
     finite = True
     for sample in range(column.shape[0]):
         bits = column[sample]
@@ -261,7 +259,7 @@ def _image_wide(column: Any, images: Any) -> bool:
     return finite
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _sort_wide(images: Any, payload: Any, other_images: Any, other_payload: Any, counters: Any) -> bool:
     """Sort `images` and `payload` with them, stably; return whether the result is in the other two arrays."""
     n_samples, n_passes, mask = images.shape[0], counters.shape[0], (1 << RADIX_BITS) - 1
@@ -294,7 +292,7 @@ def _sort_wide(images: Any, payload: Any, other_images: Any, other_payload: Any,
     return swapped
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _order_wide(column: Any, payload: Any, scratch: Any, values: Any, below: Any, ordered: Any) -> int:
     """Do what `_order_16` does, for wider columns."""
     images, other_images, other_payload, sorted_payload, counters = scratch
@@ -312,33 +310,15 @@ def _order_wide(column: Any, payload: Any, scratch: Any, values: Any, below: Any
     return distinct + 1 if finite else -1
 
 
-@njit(nogil=True, cache=True)
-def _count_wide(column: Any, classes: Any, scratch: Any, values: Any, totals: Any, positives: Any) -> int:
-    """Do what `_count_16` does, for wider columns."""
-    images, other_images, other_classes, sorted_classes, counters = scratch
-    finite = _image_wide(column, images)
-    sorted_classes[:] = classes
-    if _sort_wide(images, sorted_classes, other_images, other_classes, counters):
-        images, sorted_classes = other_images, other_classes
-    distinct, positive = -1, 0
-    for sample in range(images.shape[0]):
-        if sample == 0 or images[sample] != images[sample - 1]:
-            distinct += 1
-            values[distinct] = images[sample]
-        positive += sorted_classes[sample]
-        totals[distinct] = sample + 1
-        positives[distinct] = positive
-    return distinct + 1 if finite else -1
-
-
 def _order(column: Any, payload: Any, scratch: Any, values: Any, below: Any, ordered: Any) -> int:
-    """Order a column of any width; see `_order_16`."""
-    raise NotImplementedError
+    """Order a column of any width; see `_order_16`. Compiled callers get what `_compile_order` chooses."""
+    order = _order_16 if column.dtype == np.uint16 else _order_wide
+    return order(column, payload, scratch, values, below, ordered)
 
 
 @overload(_order)
 def _compile_order(column: Any, payload: Any, scratch: Any, values: Any, below: Any, ordered: Any) -> Any:
-    """Return what orders columns of this width."""
+    """Return what orders columns of this width: two compiled functions of different scratch cannot share a branch."""
 
     def order_16(column: Any, payload: Any, scratch: Any, values: Any, below: Any, ordered: Any) -> int:
         return _order_16(column, payload, scratch, values, below, ordered)
@@ -349,28 +329,10 @@ def _compile_order(column: Any, payload: Any, scratch: Any, values: Any, below: 
     return order_16 if column.dtype == types.uint16 else order_wide
 
 
-def _count(column: Any, classes: Any, scratch: Any, values: Any, totals: Any, positives: Any) -> int:
-    """Count a column of any width; see `_count_16`."""
-    raise NotImplementedError
-
-
-@overload(_count)
-def _compile_count(column: Any, classes: Any, scratch: Any, values: Any, totals: Any, positives: Any) -> Any:
-    """Return what counts columns of this width."""
-
-    def count_16(column: Any, classes: Any, scratch: Any, values: Any, totals: Any, positives: Any) -> int:
-        return _count_16(column, classes, scratch, values, totals, positives)
-
-    def count_wide(column: Any, classes: Any, scratch: Any, values: Any, totals: Any, positives: Any) -> int:
-        return _count_wide(column, classes, scratch, values, totals, positives)
-
-    return count_16 if column.dtype == types.uint16 else count_wide
-
-
 # --- metrics: exact comparison of two confusion tables ---------------------------------------------------------------
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _multiply(x: Any, y: Any) -> Any:
     """Return the product of two unsigned 64-bit integers as its upper and its lower half."""
     half, mask = np.uint64(32), np.uint64(0xFFFFFFFF)
@@ -381,7 +343,7 @@ def _multiply(x: Any, y: Any) -> Any:
     return x_high * y_high + (middle >> half) + (other >> half), (other << half) | (low & mask)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _multiply_square(x: Any, y: Any) -> Any:
     """Return ``x * x * y`` of unsigned 64-bit integers as three of them, the highest first."""
     high, low = _multiply(x, x)
@@ -393,7 +355,7 @@ def _multiply_square(x: Any, y: Any) -> Any:
     return highest, middle, lowest
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _exceeds_mcc(tp: int, fp: int, other_tp: int, other_fp: int, n_positive: int, n_negative: int) -> bool:
     """Return whether the first table's correlation is larger: the sign of ``covariance`` / root of ``spread``."""
     n_samples = n_positive + n_negative
@@ -413,37 +375,28 @@ def _exceeds_mcc(tp: int, fp: int, other_tp: int, other_fp: int, n_positive: int
     return exact > other_exact if sign > 0 else exact < other_exact
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _exceeds(metric: int, tp: int, fp: int, other_tp: int, other_fp: int, n_positive: int, n_negative: int) -> bool:
-    """Return whether a table of `tp` true and `fp` false positives has the larger metric than another, exactly."""
-    if metric == ACCURACY:
-        return tp - fp > other_tp - other_fp
-    if metric == BALANCED_ACCURACY:
-        return (tp - other_tp) * n_negative > (fp - other_fp) * n_positive
+    """Return whether a table of `tp` true and `fp` false positives has the larger F1 or MCC than another, exactly."""
     if metric == F1:
         return tp * (other_tp + other_fp + n_positive) > other_tp * (tp + fp + n_positive)
     return _exceeds_mcc(tp, fp, other_tp, other_fp, n_positive, n_negative)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _score(metric: int, tp: int, fp: int, n_positive: int, n_negative: int) -> float:
-    """Return the metric of a table; 0 where it is not defined, as scikit-learn has it."""
-    n_samples = n_positive + n_negative
-    if metric == ACCURACY:
-        return (tp + n_negative - fp) / n_samples
-    if metric == BALANCED_ACCURACY:
-        return (tp * n_negative + (n_negative - fp) * n_positive) / (2 * n_positive * n_negative)
-    named = tp + fp
+    """Return F1 or MCC of a table in which neither all samples are named positive nor none."""
+    n_samples, named = n_positive + n_negative, tp + fp
     if metric == F1:
         return 2 * tp / (named + n_positive)
     spread = float(named) * float(n_samples - named) * float(n_positive) * float(n_negative)
-    return (tp * n_samples - named * n_positive) / math.sqrt(spread) if spread > 0 else 0.0
+    return (tp * n_samples - named * n_positive) / math.sqrt(spread)
 
 
 # --- two classes: all cuts -------------------------------------------------------------------------------------------
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _find_extremes(totals: Any, positives: Any, n_distinct: int, weight: int, other_weight: int) -> Any:
     """Return the lowest and the highest ``weight * positives - other_weight * negatives`` below a cut, and where.
 
@@ -468,9 +421,9 @@ def _find_extremes(totals: Any, positives: Any, n_distinct: int, weight: int, ot
     return low, low_cut, high, high_cut
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _find_best(metric: int, totals: Any, positives: Any, n_distinct: int) -> Any:
-    """Return the best cut by any metric, its polarity, and its score."""
+    """Return the best cut by F1 or MCC, its polarity, and its score."""
     n_positive = np.int64(positives[n_distinct - 1])
     n_negative = np.int64(totals[n_distinct - 1]) - n_positive
     best_cut, best_polarity, best_tp, best_fp = -1, 1, 0, 0
@@ -485,7 +438,7 @@ def _find_best(metric: int, totals: Any, positives: Any, n_distinct: int) -> Any
     return best_cut, best_polarity, _score(metric, best_tp, best_fp, n_positive, n_negative)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _choose_extreme(extremes: Any, weight: int, other_weight: int, n_positive: int, n_negative: int) -> Any:
     """Return cut, polarity and weighted score of the better extreme; ties to the lower cut, then to +1."""
     low, low_cut, high, high_cut = extremes
@@ -496,7 +449,23 @@ def _choose_extreme(extremes: Any, weight: int, other_weight: int, n_positive: i
     return low_cut, 1, rising / best
 
 
-@njit(nogil=True, cache=True, fastmath=EXACT)
+@compiled()
+def _choose_cut(
+    metric: int, balance: Any, totals: Any, positives: Any, n_distinct: int, n_positive: int, n_negative: int
+) -> Any:
+    """Return the best cut by any metric, its polarity, and its score; `balance` are the extremes of balanced accuracy.
+
+    For balanced accuracy `positives` may hold anything.
+    """
+    if metric == BALANCED_ACCURACY:
+        return _choose_extreme(balance, n_negative, n_positive, n_positive, n_negative)
+    if metric == ACCURACY:
+        extremes = _find_extremes(totals, positives, n_distinct, 1, 1)
+        return _choose_extreme(extremes, 1, 1, n_positive, n_negative)
+    return _find_best(metric, totals, positives, n_distinct)
+
+
+@compiled(sums_of_whole_numbers=True)
 def _sum_ties(totals: Any, n_distinct: int) -> float:
     """Return the sum of ``t**3 - t`` over the counts of equal values."""
     ties = float(totals[0]) ** 3 - totals[0]
@@ -507,7 +476,7 @@ def _sum_ties(totals: Any, n_distinct: int) -> float:
     return ties
 
 
-@njit(nogil=True, cache=True, fastmath=EXACT)
+@compiled(sums_of_whole_numbers=True)
 def _double_area(totals: Any, positives: Any, n_distinct: int) -> float:
     """Return twice the number of pairs in which the positive sample lies above the negative one; ties count half."""
     area = np.float64(positives[0]) * np.float64(totals[0] - positives[0])
@@ -520,7 +489,7 @@ def _double_area(totals: Any, positives: Any, n_distinct: int) -> float:
     return area
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _write_ranks(
     out: Any, contrast: int, unit: int, area: float, ties: float, n_positive: int, n_negative: int
 ) -> None:
@@ -531,7 +500,7 @@ def _write_ranks(
     out.z[contrast, unit] = (area - pairs) / 2 / math.sqrt(variance) if variance > 0 else 0.0
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _write_stump(out: Any, contrast: int, unit: int, values: Any, cut: int, polarity: int, score: float) -> None:
     """Write a stump: its threshold lies between the values of two images."""
     out.score[contrast, unit] = score
@@ -540,9 +509,9 @@ def _write_stump(out: Any, contrast: int, unit: int, values: Any, cut: int, pola
     out.high[contrast, unit] = values[cut + 1]
 
 
-@njit(nogil=True, cache=True)
-def fit_two(bits: Any, rows: Any, classes: Any, metric: int, work: Any, out: Any) -> int:
-    """Fit class 1 against class 0 at every column of `bits` (row, unit), for the samples at `rows`.
+@compiled()
+def fit_two_16(bits: Any, rows: Any, classes: Any, metric: int, work: Any, out: Any) -> int:
+    """Fit class 1 against class 0 at every 16-bit column of `bits` (row, unit), for the samples at `rows`.
 
     `classes` (sample,) u1 are 0 and 1, and both are there. Returns the first column with a value that is not finite, or
     -1.
@@ -554,7 +523,7 @@ def fit_two(bits: Any, rows: Any, classes: Any, metric: int, work: Any, out: Any
         _transpose(bits, rows, first, n_columns, work.tile)
         for column in range(n_columns):
             unit = first + column
-            n_distinct = _count(work.tile[column, :n_samples], classes, work.scratch, values, totals, positives)
+            n_distinct = _count_16(work.tile[column, :n_samples], classes, work.scratch, values, totals, positives)
             if n_distinct < 0:
                 return unit
             n_positive = np.int64(positives[n_distinct - 1])
@@ -564,23 +533,17 @@ def fit_two(bits: Any, rows: Any, classes: Any, metric: int, work: Any, out: Any
             if n_distinct == 1:
                 out.ks[0, unit] = 0.0
                 continue
-            extremes = _find_extremes(totals, positives, n_distinct, n_negative, n_positive)
-            out.ks[0, unit] = max(-extremes[0], extremes[2]) / (n_positive * n_negative)
-            if metric == BALANCED_ACCURACY:
-                cut, polarity, score = _choose_extreme(extremes, n_negative, n_positive, n_positive, n_negative)
-            elif metric == ACCURACY:
-                extremes = _find_extremes(totals, positives, n_distinct, 1, 1)
-                cut, polarity, score = _choose_extreme(extremes, 1, 1, n_positive, n_negative)
-            else:
-                cut, polarity, score = _find_best(metric, totals, positives, n_distinct)
+            balance = _find_extremes(totals, positives, n_distinct, n_negative, n_positive)
+            out.ks[0, unit] = max(-balance[0], balance[2]) / (n_positive * n_negative)
+            cut, polarity, score = _choose_cut(metric, balance, totals, positives, n_distinct, n_positive, n_negative)
             _write_stump(out, 0, unit, values, cut, polarity, score)
     return -1
 
 
-# --- more classes: each against the rest, at its own samples ---------------------------------------------------------
+# --- any classes: each against the rest, at its own samples ---------------------------------------------------------
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _list_members(ordered: Any, starts: Any, counts: Any, members: Any) -> None:
     """Write the places of each class's samples among the distinct values, ascending, from ``starts[class]`` on."""
     counts[:] = 0
@@ -591,7 +554,7 @@ def _list_members(ordered: Any, starts: Any, counts: Any, members: Any) -> None:
         counts[label] = member + np.uint64(1)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _find_member_extremes(members: Any, below: Any, n_distinct: int, weight: int, other_weight: int) -> Any:
     """Return what `_find_extremes` does and twice the area, of the class whose samples lie at `members`.
 
@@ -626,38 +589,32 @@ def _find_member_extremes(members: Any, below: Any, n_distinct: int, weight: int
     return (low, low_cut, high, high_cut), float(area - n_members * n_members)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _fit_members(metric: int, members: Any, below: Any, n_distinct: int, positives: Any) -> Any:
     """Return the best cut of a class against the rest, its polarity, score, the KS statistic and twice the area."""
     n_positive, totals = members.shape[0], below[1:]
     n_negative = np.int64(below[n_distinct]) - n_positive
-    extremes, area = _find_member_extremes(members, below, n_distinct, n_negative, n_positive)
-    ks = max(-extremes[0], extremes[2]) / (n_positive * n_negative)
-    if metric == BALANCED_ACCURACY:
-        cut, polarity, score = _choose_extreme(extremes, n_negative, n_positive, n_positive, n_negative)
-        return cut, polarity, score, ks, area
-    member = 0
-    for distinct in range(n_distinct):
-        while member < n_positive and members[member] == distinct:
-            member += 1
-        positives[distinct] = member
-    if metric == ACCURACY:
-        extremes = _find_extremes(totals, positives, n_distinct, 1, 1)
-        cut, polarity, score = _choose_extreme(extremes, 1, 1, n_positive, n_negative)
-    else:
-        cut, polarity, score = _find_best(metric, totals, positives, n_distinct)
+    balance, area = _find_member_extremes(members, below, n_distinct, n_negative, n_positive)
+    ks = max(-balance[0], balance[2]) / (n_positive * n_negative)
+    if metric != BALANCED_ACCURACY:
+        member = 0
+        for distinct in range(n_distinct):
+            while member < n_positive and members[member] == distinct:
+                member += 1
+            positives[distinct] = member
+    cut, polarity, score = _choose_cut(metric, balance, totals, positives, n_distinct, n_positive, n_negative)
     return cut, polarity, score, ks, area
 
 
-@njit(nogil=True, cache=True)
-def fit_rest(bits: Any, rows: Any, labels: Any, starts: Any, metric: int, work: Any, out: Any) -> int:
-    """Fit each class against all others at every column of `bits` (row, unit), for the samples at `rows`.
+@compiled()
+def fit_rest(bits: Any, rows: Any, labels: Any, starts: Any, targets: Any, metric: int, work: Any, out: Any) -> int:
+    """Fit the classes `targets` (contrast,) against all others at every column of `bits` (row, unit), at `rows` alone.
 
     `labels` (sample,) u2; ``starts[c]`` counts the samples of classes below ``c``, and ends with the number of samples.
     A class without samples, or with all, is left out. Returns the first column that is not finite, or -1.
     """
-    n_samples, n_units, n_classes = rows.shape[0], bits.shape[1], starts.shape[0] - 1
-    counts, members = np.empty(n_classes, np.uint64), np.empty(n_samples, np.uint32)
+    n_samples, n_units = rows.shape[0], bits.shape[1]
+    counts, members = np.empty(starts.shape[0], np.uint64), np.empty(n_samples, np.uint32)
     for first in range(0, n_units, TILE):
         n_columns = min(TILE, n_units - first)
         _transpose(bits, rows, first, n_columns, work.tile)
@@ -670,19 +627,19 @@ def fit_rest(bits: Any, rows: Any, labels: Any, starts: Any, metric: int, work: 
                 return unit
             ties = _sum_ties(work.below[1:], n_distinct)
             _list_members(work.ordered, starts, counts, members)
-            for label in range(n_classes):
-                n_positive = starts[label + 1] - starts[label]
-                n_negative = n_samples - n_positive
+            for contrast in range(targets.shape[0]):
+                start, end = starts[targets[contrast]], starts[targets[contrast] + 1]
+                n_positive, n_negative = end - start, n_samples - (end - start)
                 if n_positive == 0 or n_negative == 0:
                     continue
                 if n_distinct == 1:
-                    out.ks[label, unit] = 0.0
-                    _write_ranks(out, label, unit, float(n_positive * n_negative), ties, n_positive, n_negative)
+                    out.ks[contrast, unit] = 0.0
+                    _write_ranks(out, contrast, unit, float(n_positive * n_negative), ties, n_positive, n_negative)
                     continue
                 cut, polarity, score, ks, area = _fit_members(
-                    metric, members[starts[label] : starts[label + 1]], work.below, n_distinct, work.positives
+                    metric, members[start:end], work.below, n_distinct, work.positives
                 )
-                out.ks[label, unit] = ks
-                _write_ranks(out, label, unit, area, ties, n_positive, n_negative)
-                _write_stump(out, label, unit, work.values, cut, polarity, score)
+                out.ks[contrast, unit] = ks
+                _write_ranks(out, contrast, unit, area, ties, n_positive, n_negative)
+                _write_stump(out, contrast, unit, work.values, cut, polarity, score)
     return -1

@@ -74,7 +74,8 @@ def fit_stumps(
 
     The threshold lies midway between two neighbouring distinct values. Ties go to the lowest threshold, then to
     polarity +1. Scores are compared as integers, so that a tie is a tie.
-    Activations are float16, float32 or float64; `labels` (sample,) are below `n_classes`.
+    Activations are float16 or float32, so that float64 has room for a threshold between any two; `labels` (sample,) are
+    below `n_classes`.
 
     Raises
     ------
@@ -83,21 +84,22 @@ def fit_stumps(
     """
     from . import kernel
 
-    if activations.dtype not in (np.float16, np.float32, np.float64):
-        raise SearchError(f"activations: expected float16, float32 or float64, found {activations.dtype}; convert them")
+    if activations.dtype not in (np.float16, np.float32):
+        raise SearchError(f"activations: expected float16 or float32, found {activations.dtype}; convert them")
     bits = np.ascontiguousarray(activations).view(f"u{activations.dtype.itemsize}")
     n_samples, n_units = bits.shape
-    found = kernel.allocate_columns(len(contrast_classes(n_classes)), n_units)
-    work = kernel.allocate_work(n_samples, bits.dtype, np.uint8 if n_classes == 2 else np.uint16)
+    targets = contrast_classes(n_classes)
+    found = kernel.allocate_columns(len(targets), n_units)
+    work = kernel.allocate_work(n_samples, bits.dtype, np.uint16)
     rows, code = np.arange(n_samples), METRICS.index(metric)
     counts = np.bincount(labels, minlength=n_classes)
     if (counts > 0).sum() < 2:
         spoilt = _find_spoilt(activations)
-    elif n_classes == 2:
-        spoilt = kernel.fit_two(bits, rows, labels.astype(np.uint8), code, work, found)
+    elif n_classes == 2 and bits.itemsize == 2:
+        spoilt = kernel.fit_two_16(bits, rows, labels.astype(np.uint8), code, work, found)
     else:
         starts = np.concatenate([[0], np.cumsum(counts)])
-        spoilt = kernel.fit_rest(bits, rows, labels.astype(np.uint16), starts, code, work, found)
+        spoilt = kernel.fit_rest(bits, rows, labels.astype(np.uint16), starts, np.array(targets), code, work, found)
     if spoilt >= 0:
         raise SearchError(f"activations, unit {spoilt}: expected finite values, found others; leave such samples out")
     low, high = (kernel.read_images(images, activations.dtype) for images in (found.low, found.high))

@@ -48,7 +48,7 @@ def brute_force(column: npt.NDArray[Any], positive: npt.NDArray[np.bool_], metri
     return best
 
 
-ACTIVATIONS = st.sampled_from(["f2", "f4", "f8"]).flatmap(
+ACTIVATIONS = st.sampled_from(["f2", "f4"]).flatmap(
     lambda dtype: hnp.arrays(
         dtype,
         hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9),
@@ -106,7 +106,7 @@ def test_ranks_equal_those_of_scipy(activations: Any, n_classes: int, seed: int)
                 assert np.sign(z) == np.sign(round(pairs.sum()))
 
 
-@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("dtype", ["f2", "f4"])
 @pytest.mark.parametrize("n_classes", [2, 8])
 def test_many_samples_of_many_values_equal_a_plain_sort(dtype: str, n_classes: int) -> None:
     """More samples than a histogram's 16 bits count, heavy ties, and columns beyond a tile's width."""
@@ -130,7 +130,7 @@ def test_many_samples_of_many_values_equal_a_plain_sort(dtype: str, n_classes: i
             assert stumps.polarity[contrast, unit] == (1 if below[np.argmax(np.abs(below))] < 0 else -1)
 
 
-@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("dtype", ["f2", "f4"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_values_that_are_not_finite_are_refused(dtype: str, value: float, n_classes: int) -> None:
@@ -142,8 +142,8 @@ def test_values_that_are_not_finite_are_refused(dtype: str, value: float, n_clas
 
 
 def test_other_types_are_refused() -> None:
-    with pytest.raises(SearchError, match="expected float16, float32 or float64, found int64"):
-        fit_stumps(np.ones((2, 1), np.int64), np.array([0, 1]), n_classes=2, metric="f1")  # type: ignore[arg-type]
+    with pytest.raises(SearchError, match="expected float16 or float32, found float64"):
+        fit_stumps(np.ones((2, 1)), np.array([0, 1]), n_classes=2, metric="f1")
 
 
 def test_correlations_that_differ_beyond_a_floats_digits_are_told_apart() -> None:
