@@ -25,6 +25,9 @@ from .compilation import compiled
 ACCURACY, BALANCED_ACCURACY, F1, MCC = range(4)
 """Codes of the metrics."""
 
+ZERO, MEAN, MIDPOINT, OPTIMAL = range(4)
+"""Codes of the rules that set a threshold."""
+
 
 class Work(NamedTuple):
     """Arrays that a kernel writes to while it works, for columns of ``n_samples``; see `allocate_work`."""
@@ -38,15 +41,11 @@ class Work(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """What a kernel finds, shape (contrast, unit): NaN, polarity 1 and images 0 where there is no stump.
-
-    ``low`` and ``high`` are the images of the two values that the threshold lies between; see `read_images`.
-    """
+    """What a kernel finds, shape (contrast, unit): NaN and polarity 1 where there is no stump."""
 
     score: npt.NDArray[np.float64]
+    threshold: npt.NDArray[np.float64]
     polarity: npt.NDArray[np.int8]
-    low: npt.NDArray[np.uint64]
-    high: npt.NDArray[np.uint64]
     auroc: npt.NDArray[np.float64]
     z: npt.NDArray[np.float64]
     ks: npt.NDArray[np.float64]
@@ -71,6 +70,16 @@ def _count_trailing_zeros(typing_context: Any, word: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(types.uint64), generate
+
+
+@intrinsic
+def _read_float_32(typing_context: Any, bits: Any) -> Any:
+    """Return the float that 32 bits stand for."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.uint32), generate
 
 
 @compiled()
@@ -101,6 +110,7 @@ def allocate_work(n_samples: int, images: npt.DTypeLike, payload: npt.DTypeLike)
             np.zeros(1 << 10, np.uint64),
             np.zeros(1 << 16, np.uint16),
             np.empty(1 << 16, np.uint32),
+            np.zeros(1 << 16, np.uint32),
         )
     else:
         n_passes = -(-8 * width.itemsize // RADIX_BITS)
@@ -119,7 +129,7 @@ def allocate_work(n_samples: int, images: npt.DTypeLike, payload: npt.DTypeLike)
         values=np.empty(n_samples, width),
         below=np.zeros(n_samples + 1, np.int32),
         positives=np.empty(n_samples, np.int32),
-        ordered=np.empty(n_samples, np.uint64),
+        ordered=np.empty(n_samples, np.uint32 if width.itemsize == np.dtype(payload).itemsize == 2 else np.uint64),
     )
 
 
@@ -128,22 +138,12 @@ def allocate_columns(n_contrasts: int, n_units: int) -> Columns:
     shape = (n_contrasts, n_units)
     return Columns(
         score=np.full(shape, np.nan),
+        threshold=np.full(shape, np.nan),
         polarity=np.ones(shape, np.int8),
-        low=np.zeros(shape, np.uint64),
-        high=np.zeros(shape, np.uint64),
         auroc=np.full(shape, np.nan),
         z=np.full(shape, np.nan),
         ks=np.full(shape, np.nan),
     )
-
-
-def read_images(images: npt.NDArray[np.uint64], dtype: npt.DTypeLike) -> npt.NDArray[np.float64]:
-    """Return the floats of `dtype` whose places in the order of values `images` are."""
-    width = np.dtype(dtype)
-    sign = 1 << (8 * width.itemsize - 1)
-    places = images.astype(f"u{width.itemsize}")
-    bits = np.where(places & places.dtype.type(sign), places ^ places.dtype.type(sign), ~places)
-    return bits.view(width).astype(np.float64)
 
 
 # --- 16 bits: one bin a value ---------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def _count_16(column: Any, classes: Any, scratch: Any, values: Any, totals: Any,
     `totals` gets all samples, `positives` those whose class, in `classes` (sample,), is 1 and not 0. Returns the number
     of distinct values, or -1 if one is not finite.
     """
-    histogram, occupied, _, _ = scratch
+    histogram, occupied, _, _, _ = scratch
     for sample in range(column.shape[0]):
         image = _image_16(column[sample])
         histogram[image] += np.uint64(1) | (np.uint64(classes[sample]) << np.uint64(32))
@@ -212,33 +212,42 @@ def _order_16(column: Any, payload: Any, scratch: Any, values: Any, below: Any, 
     The upper halves tell the sample's place among the distinct `values`; ``below[d]`` counts the samples below value
     ``d``. Samples of one value keep their order. Returns the number of distinct values, or -1 if one is not finite.
     """
-    histogram, occupied, places, nexts = scratch
+    _, occupied, places, nexts, histogram = scratch
     for sample in range(column.shape[0]):
         image = _image_16(column[sample])
-        histogram[image] += np.uint64(1)
+        histogram[image] += np.uint32(1)
         occupied[image >> 6] |= np.uint64(1) << np.uint64(image & 63)
     finite = _close_16(occupied, histogram)
-    n_distinct, total = 0, np.int64(0)
+    n_distinct, total = 0, np.uint32(0)
     for word in range(1024):
         left = occupied[word]
         occupied[word] = 0
         while left:
             image = (word << 6) | _count_trailing_zeros(left)
             left &= left - np.uint64(1)
-            values[n_distinct] = image
             places[image] = n_distinct
             nexts[n_distinct] = total
-            total += np.int64(histogram[image])
+            total += histogram[image]
             histogram[image] = 0
+            values[n_distinct] = image
             n_distinct += 1
             below[n_distinct] = total
     places[0x7FFF] = places[0x8000]
+    shift = ordered.dtype.type(4 * ordered.itemsize)
     for sample in range(column.shape[0]):
-        distinct = np.uint64(places[_image_16(column[sample])])
+        distinct = places[_image_16(column[sample])]
         place = nexts[distinct]
-        ordered[place] = (distinct << np.uint64(32)) | np.uint64(payload[sample])
         nexts[distinct] = place + np.uint32(1)
+        ordered[place] = (ordered.dtype.type(distinct) << shift) | ordered.dtype.type(payload[sample])
     return n_distinct if finite else -1
+
+
+@compiled()
+def _read_image_16(image: Any) -> float:
+    """Return the value of an image, exactly: a float32 of the same bits has an exponent that is smaller by 112."""
+    bits = np.uint32(image ^ 0x8000) if image & 0x8000 else np.uint32(image ^ 0xFFFF)
+    magnitude = np.float64(_read_float_32((bits & np.uint32(0x7FFF)) << np.uint32(13))) * 2.0**112
+    return -magnitude if bits & np.uint32(0x8000) else magnitude
 
 
 # --- 32 bits: radix sort ---------------------------------------------------------------------------------------------
@@ -329,6 +338,32 @@ def _compile_order(column: Any, payload: Any, scratch: Any, values: Any, below: 
     return order_16 if column.dtype == types.uint16 else order_wide
 
 
+@compiled()
+def _read_image_32(image: Any) -> float:
+    """Return the value of an image."""
+    sign = np.uint32(0x80000000)
+    return np.float64(_read_float_32(image ^ sign if image & sign else ~image))
+
+
+def _read_image(image: Any) -> float:
+    """Return the value of an image of any width. Compiled callers get what `_compile_read_image` chooses."""
+    value: float = _read_image_16(image) if image.itemsize == 2 else _read_image_32(image)
+    return value
+
+
+@overload(_read_image)
+def _compile_read_image(image: Any) -> Any:
+    """Return what reads images of this width."""
+
+    def read_16(image: Any) -> float:
+        return _read_image_16(image)
+
+    def read_32(image: Any) -> float:
+        return _read_image_32(image)
+
+    return read_16 if image == types.uint16 else read_32
+
+
 # --- metrics: exact comparison of two confusion tables ---------------------------------------------------------------
 
 
@@ -377,7 +412,11 @@ def _exceeds_mcc(tp: int, fp: int, other_tp: int, other_fp: int, n_positive: int
 
 @compiled()
 def _exceeds(metric: int, tp: int, fp: int, other_tp: int, other_fp: int, n_positive: int, n_negative: int) -> bool:
-    """Return whether a table of `tp` true and `fp` false positives has the larger F1 or MCC than another, exactly."""
+    """Return whether a table of `tp` true and `fp` false positives has the larger metric than another, exactly."""
+    if metric == ACCURACY:
+        return tp - fp > other_tp - other_fp
+    if metric == BALANCED_ACCURACY:
+        return (tp - other_tp) * n_negative > (fp - other_fp) * n_positive
     if metric == F1:
         return tp * (other_tp + other_fp + n_positive) > other_tp * (tp + fp + n_positive)
     return _exceeds_mcc(tp, fp, other_tp, other_fp, n_positive, n_negative)
@@ -385,12 +424,16 @@ def _exceeds(metric: int, tp: int, fp: int, other_tp: int, other_fp: int, n_posi
 
 @compiled()
 def _score(metric: int, tp: int, fp: int, n_positive: int, n_negative: int) -> float:
-    """Return F1 or MCC of a table in which neither all samples are named positive nor none."""
+    """Return the metric of a table; MCC is 0 where all samples are named positive, or none."""
     n_samples, named = n_positive + n_negative, tp + fp
+    if metric == ACCURACY:
+        return (tp + n_negative - fp) / n_samples
+    if metric == BALANCED_ACCURACY:
+        return (tp * n_negative + (n_negative - fp) * n_positive) / (2 * n_positive * n_negative)
     if metric == F1:
         return 2 * tp / (named + n_positive)
     spread = float(named) * float(n_samples - named) * float(n_positive) * float(n_negative)
-    return (tp * n_samples - named * n_positive) / math.sqrt(spread)
+    return (tp * n_samples - named * n_positive) / math.sqrt(spread) if spread > 0 else 0.0
 
 
 # --- two classes: all cuts -------------------------------------------------------------------------------------------
@@ -502,11 +545,11 @@ def _write_ranks(
 
 @compiled()
 def _write_stump(out: Any, contrast: int, unit: int, values: Any, cut: int, polarity: int, score: float) -> None:
-    """Write a stump: its threshold lies between the values of two images."""
+    """Write a stump: its threshold lies midway between two neighbouring values."""
+    low, high = _read_image(values[cut]), _read_image(values[cut + 1])
     out.score[contrast, unit] = score
+    out.threshold[contrast, unit] = low + (high - low) / 2
     out.polarity[contrast, unit] = polarity
-    out.low[contrast, unit] = values[cut]
-    out.high[contrast, unit] = values[cut + 1]
 
 
 @compiled()
@@ -544,14 +587,33 @@ def fit_two_16(bits: Any, rows: Any, classes: Any, metric: int, work: Any, out: 
 
 
 @compiled()
-def _list_members(ordered: Any, starts: Any, counts: Any, members: Any) -> None:
+def _list_members(ordered: Any, starts: Any, nexts: Any, members: Any) -> None:
     """Write the places of each class's samples among the distinct values, ascending, from ``starts[class]`` on."""
-    counts[:] = 0
+    nexts[:] = starts
+    shift = ordered.dtype.type(4 * ordered.itemsize)
+    mask = (ordered.dtype.type(1) << shift) - ordered.dtype.type(1)
     for sample in range(ordered.shape[0]):
-        label = ordered[sample] & np.uint64(0xFFFFFFFF)
-        member = counts[label]
-        members[np.uint64(starts[label]) + member] = ordered[sample] >> np.uint64(32)
-        counts[label] = member + np.uint64(1)
+        label = ordered[sample] & mask
+        place = nexts[label]
+        nexts[label] = place + np.uint64(1)
+        members[place] = ordered[sample] >> shift
+
+
+@compiled()
+def _scan_members(members: Any, below: Any, both: int, first: int, other_weight: int) -> Any:
+    """Return the lowest and the highest that `_find_extremes` compares right below and above `members`, and their area.
+
+    ``first`` samples of the class lie below them.
+    """
+    lowest, highest, area, right_below = LARGEST, -LARGEST, np.int64(0), both * first
+    for place in range(members.shape[0]):
+        distinct = members[place]  # unsigned, so that no index may count from the end
+        start, end = np.int64(below[distinct]), np.int64(below[distinct + np.uint32(1)])
+        area += start + end
+        lowest = min(lowest, right_below - other_weight * start)
+        right_below += both
+        highest = max(highest, right_below - other_weight * end)
+    return lowest, highest, area
 
 
 @compiled()
@@ -563,24 +625,31 @@ def _find_member_extremes(members: Any, below: Any, n_distinct: int, weight: int
     has the right count below it, and the last above; the others' are not extreme, so that nothing must be grouped.
     """
     n_members, both, last_cut = members.shape[0], weight + other_weight, n_distinct - 2
-    n_first, n_last = 0, 0
-    while n_first < n_members and members[n_first] == 0:
-        n_first += 1
-    while n_last < n_members and members[n_members - 1 - n_last] > last_cut:
-        n_last += 1
+    n_first, n_last = np.searchsorted(members, 1), n_members - np.searchsorted(members, last_cut + 1)
     low = both * n_first - other_weight * np.int64(below[1])
     high, low_cut, high_cut = low, np.int64(0), np.int64(0)
     area = n_first * np.int64(below[1]) + n_last * np.int64(below[n_distinct - 1] + below[n_distinct])
     between = members[n_first : n_members - n_last]
-    for place in range(between.shape[0]):
-        distinct = between[place]  # unsigned, so that no index may count from the end
-        start, end = np.int64(below[distinct]), np.int64(below[distinct + np.uint32(1)])
-        area += start + end
-        right_below = both * (n_first + place)
-        if right_below - other_weight * start < low:
-            low, low_cut = right_below - other_weight * start, np.int64(distinct) - 1
-        if right_below + both - other_weight * end > high:
-            high, high_cut = right_below + both - other_weight * end, np.int64(distinct)
+    low_block, high_block = -1, -1
+    for first in range(0, between.shape[0], STRIDE):
+        block = between[first : min(first + STRIDE, between.shape[0])]
+        lowest, highest, block_area = _scan_members(block, below, both, n_first + first, other_weight)
+        area += block_area
+        if lowest < low:
+            low, low_block = lowest, first
+        if highest > high:
+            high, high_block = highest, first
+    if low_block >= 0:
+        while both * (n_first + low_block) - other_weight * np.int64(below[between[low_block]]) != low:
+            low_block += 1
+        low_cut = np.int64(between[low_block]) - 1
+    if high_block >= 0:
+        while (
+            both * (n_first + high_block + 1) - other_weight * np.int64(below[between[high_block] + np.uint32(1)])
+            != high
+        ):
+            high_block += 1
+        high_cut = np.int64(between[high_block])
     last = both * (n_members - n_last) - other_weight * np.int64(below[n_distinct - 1])
     if last < low:
         low, low_cut = last, last_cut
@@ -590,31 +659,129 @@ def _find_member_extremes(members: Any, below: Any, n_distinct: int, weight: int
 
 
 @compiled()
-def _fit_members(metric: int, members: Any, below: Any, n_distinct: int, positives: Any) -> Any:
-    """Return the best cut of a class against the rest, its polarity, score, the KS statistic and twice the area."""
-    n_positive, totals = members.shape[0], below[1:]
-    n_negative = np.int64(below[n_distinct]) - n_positive
-    balance, area = _find_member_extremes(members, below, n_distinct, n_negative, n_positive)
-    ks = max(-balance[0], balance[2]) / (n_positive * n_negative)
-    if metric != BALANCED_ACCURACY:
-        member = 0
-        for distinct in range(n_distinct):
-            while member < n_positive and members[member] == distinct:
-                member += 1
-            positives[distinct] = member
-    cut, polarity, score = _choose_cut(metric, balance, totals, positives, n_distinct, n_positive, n_negative)
-    return cut, polarity, score, ks, area
+def _sum_members(members: Any, values: Any) -> float:
+    """Return the sum of the samples at `members`, ascending places among the distinct values."""
+    total = 0.0
+    for place in range(members.shape[0]):
+        total += _read_image(values[members[place]])
+    return total
 
 
 @compiled()
-def fit_rest(bits: Any, rows: Any, labels: Any, starts: Any, targets: Any, metric: int, work: Any, out: Any) -> int:
+def _sum_all(below: Any, values: Any, n_distinct: int) -> float:
+    """Return the sum of all samples."""
+    total = 0.0
+    for distinct in range(n_distinct):
+        total += _read_image(values[distinct]) * (np.int64(below[distinct + 1]) - np.int64(below[distinct]))
+    return total
+
+
+@compiled()
+def _set_threshold(rule: int, members: Any, values: Any, whole: float, n_samples: int) -> float:
+    """Return the threshold that a rule other than `OPTIMAL` sets for a class; `whole` is the sum of all samples."""
+    if rule == ZERO:
+        return 0.0
+    if rule == MEAN:
+        return whole / n_samples
+    own, n_positive = _sum_members(members, values), members.shape[0]
+    return (own / n_positive + (whole - own) / (n_samples - n_positive)) / 2
+
+
+@compiled()
+def _find_place(threshold: float, values: Any, n_distinct: int) -> int:
+    """Return how many of the distinct values lie below a threshold."""
+    low, high = 0, n_distinct
+    while low < high:
+        middle = (low + high) // 2
+        if _read_image(values[middle]) < threshold:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@compiled()
+def _write_fixed(
+    out: Any,
+    contrast: int,
+    unit: int,
+    metric: int,
+    threshold: float,
+    members: Any,
+    below: Any,
+    values: Any,
+    n_distinct: int,
+) -> None:
+    """Write the stump of a given threshold, with the better polarity; what lies on the threshold fires neither way."""
+    n_positive, n_samples = members.shape[0], np.int64(below[n_distinct])
+    n_negative = n_samples - n_positive
+    place = _find_place(threshold, values, n_distinct)
+    after = place + (1 if place < n_distinct and _read_image(values[place]) == threshold else 0)
+    falling_tp, rising_tp = np.searchsorted(members, place), n_positive - np.searchsorted(members, after)
+    falling_fp, rising_fp = np.int64(below[place]) - falling_tp, n_samples - np.int64(below[after]) - rising_tp
+    falls = _exceeds(metric, falling_tp, falling_fp, rising_tp, rising_fp, n_positive, n_negative)
+    tp, fp = (falling_tp, falling_fp) if falls else (rising_tp, rising_fp)
+    out.score[contrast, unit] = _score(metric, tp, fp, n_positive, n_negative)
+    out.threshold[contrast, unit] = threshold
+    out.polarity[contrast, unit] = -1 if falls else 1
+
+
+@compiled()
+def _fit_members(
+    rule: int,
+    metric: int,
+    members: Any,
+    work: Any,
+    n_distinct: int,
+    ties: float,
+    whole: float,
+    out: Any,
+    contrast: int,
+    unit: int,
+) -> None:
+    """Write all of one contrast at one ordered column; `members` are the class's places, `whole` sums all samples."""
+    values, below, n_positive = work.values, work.below, members.shape[0]
+    n_samples = np.int64(below[n_distinct])
+    n_negative = n_samples - n_positive
+    if n_distinct == 1:
+        out.ks[contrast, unit] = 0.0
+        _write_ranks(out, contrast, unit, float(n_positive * n_negative), ties, n_positive, n_negative)
+        return
+    balance, area = _find_member_extremes(members, below, n_distinct, n_negative, n_positive)
+    out.ks[contrast, unit] = max(-balance[0], balance[2]) / (n_positive * n_negative)
+    _write_ranks(out, contrast, unit, area, ties, n_positive, n_negative)
+    if rule != OPTIMAL:
+        threshold = _set_threshold(rule, members, values, whole, n_samples)
+        _write_fixed(out, contrast, unit, metric, threshold, members, below, values, n_distinct)
+        return
+    if metric != BALANCED_ACCURACY:
+        _count_members(members, n_distinct, work.positives)
+    cut, polarity, score = _choose_cut(metric, balance, below[1:], work.positives, n_distinct, n_positive, n_negative)
+    _write_stump(out, contrast, unit, values, cut, polarity, score)
+
+
+@compiled()
+def _count_members(members: Any, n_distinct: int, positives: Any) -> None:
+    """Fill `positives` with how many of the class's samples lie at or below each distinct value."""
+    member = 0
+    for distinct in range(n_distinct):
+        while member < members.shape[0] and members[member] == distinct:
+            member += 1
+        positives[distinct] = member
+
+
+@compiled()
+def fit_rest(
+    bits: Any, rows: Any, labels: Any, starts: Any, targets: Any, rule: int, metric: int, work: Any, out: Any
+) -> int:
     """Fit the classes `targets` (contrast,) against all others at every column of `bits` (row, unit), at `rows` alone.
 
     `labels` (sample,) u2; ``starts[c]`` counts the samples of classes below ``c``, and ends with the number of samples.
-    A class without samples, or with all, is left out. Returns the first column that is not finite, or -1.
+    A class without samples, or with all, is left out. Sums are taken in ascending order of the values, whatever that of
+    the rows. Returns the first column that is not finite, or -1.
     """
     n_samples, n_units = rows.shape[0], bits.shape[1]
-    counts, members = np.empty(starts.shape[0], np.uint64), np.empty(n_samples, np.uint32)
+    nexts, members = np.empty(starts.shape[0], np.uint64), np.empty(n_samples, np.uint32)
     for first in range(0, n_units, TILE):
         n_columns = min(TILE, n_units - first)
         _transpose(bits, rows, first, n_columns, work.tile)
@@ -626,20 +793,10 @@ def fit_rest(bits: Any, rows: Any, labels: Any, starts: Any, targets: Any, metri
             if n_distinct < 0:
                 return unit
             ties = _sum_ties(work.below[1:], n_distinct)
-            _list_members(work.ordered, starts, counts, members)
+            _list_members(work.ordered, starts, nexts, members)
+            whole = _sum_all(work.below, work.values, n_distinct) if rule != OPTIMAL else 0.0
             for contrast in range(targets.shape[0]):
                 start, end = starts[targets[contrast]], starts[targets[contrast] + 1]
-                n_positive, n_negative = end - start, n_samples - (end - start)
-                if n_positive == 0 or n_negative == 0:
-                    continue
-                if n_distinct == 1:
-                    out.ks[contrast, unit] = 0.0
-                    _write_ranks(out, contrast, unit, float(n_positive * n_negative), ties, n_positive, n_negative)
-                    continue
-                cut, polarity, score, ks, area = _fit_members(
-                    metric, members[start:end], work.below, n_distinct, work.positives
-                )
-                out.ks[contrast, unit] = ks
-                _write_ranks(out, contrast, unit, area, ties, n_positive, n_negative)
-                _write_stump(out, contrast, unit, work.values, cut, polarity, score)
+                if 0 < end - start < n_samples:
+                    _fit_members(rule, metric, members[start:end], work, n_distinct, ties, whole, out, contrast, unit)
     return -1

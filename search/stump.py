@@ -14,6 +14,11 @@ Metric = Literal["accuracy", "balanced_accuracy", "f1", "mcc"]
 METRICS: tuple[Metric, ...] = ("accuracy", "balanced_accuracy", "f1", "mcc")
 """Metrics in the order of their codes in `search.kernel`; the class that a contrast singles out is the positive one."""
 
+Rule = Literal["zero", "mean", "midpoint", "optimal"]
+RULES: tuple[Rule, ...] = ("zero", "mean", "midpoint", "optimal")
+"""How a threshold is set, in the order of the codes in `search.kernel`: 0, the mean of all samples, midway between the
+means of the class and of the rest, or where the metric is best. All choose the polarity that the metric favours."""
+
 
 def parse_metric(text: str) -> Metric:
     """Return `text` as a metric.
@@ -29,7 +34,21 @@ def parse_metric(text: str) -> Metric:
     raise SearchError(f"metric {text!r}: expected one of {', '.join(METRICS)}; choose one of them")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+def parse_rule(text: str) -> Rule:
+    """Return `text` as a rule.
+
+    Raises
+    ------
+    SearchError
+        If it is none.
+    """
+    for rule in RULES:
+        if text == rule:
+            return rule
+    raise SearchError(f"rule {text!r}: expected one of {', '.join(RULES)}; choose one of them")
+
+
+@dataclass(frozen=True, slots=True)
 class Stumps:
     """The best stump of every neuron and contrast; all arrays have shape (contrast, unit).
 
@@ -68,14 +87,20 @@ def contrast_classes(n_classes: int) -> tuple[int, ...]:
 
 
 def fit_stumps(
-    activations: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], *, n_classes: int, metric: Metric
+    activations: npt.NDArray[np.floating],
+    labels: npt.NDArray[np.integer],
+    *,
+    n_classes: int,
+    metric: Metric,
+    rule: Rule = "optimal",
+    rows: npt.NDArray[np.intp] | None = None,
 ) -> Stumps:
-    """Return the stump of each column of `activations` (sample, unit) that maximises `metric` against `labels`.
+    """Return the stump of each column of `activations` (row, unit) against `labels`, by `rule` and `metric`.
 
-    The threshold lies midway between two neighbouring distinct values. Ties go to the lowest threshold, then to
+    An optimal threshold lies midway between two neighbouring distinct values. Ties go to the lowest threshold, then to
     polarity +1. Scores are compared as integers, so that a tie is a tie.
-    Activations are float16 or float32, so that float64 has room for a threshold between any two; `labels` (sample,) are
-    below `n_classes`.
+    Activations are float16 or float32, so that float64 has room for a threshold between any two. `labels` (sample,) are
+    below `n_classes`, and belong to the samples that `rows` (sample,) name; without it, to all rows.
 
     Raises
     ------
@@ -87,30 +112,23 @@ def fit_stumps(
     if activations.dtype not in (np.float16, np.float32):
         raise SearchError(f"activations: expected float16 or float32, found {activations.dtype}; convert them")
     bits = np.ascontiguousarray(activations).view(f"u{activations.dtype.itemsize}")
-    n_samples, n_units = bits.shape
-    targets = contrast_classes(n_classes)
-    found = kernel.allocate_columns(len(targets), n_units)
-    work = kernel.allocate_work(n_samples, bits.dtype, np.uint16)
-    rows, code = np.arange(n_samples), METRICS.index(metric)
+    chosen = np.arange(len(bits)) if rows is None else np.ascontiguousarray(rows, dtype=np.int64)
+    targets, code = contrast_classes(n_classes), METRICS.index(metric)
+    found = kernel.allocate_columns(len(targets), bits.shape[1])
+    work = kernel.allocate_work(len(chosen), bits.dtype, np.uint16)
     counts = np.bincount(labels, minlength=n_classes)
     if (counts > 0).sum() < 2:
-        spoilt = _find_spoilt(activations)
-    elif n_classes == 2 and bits.itemsize == 2:
-        spoilt = kernel.fit_two_16(bits, rows, labels.astype(np.uint8), code, work, found)
+        spoilt = _find_spoilt(activations[chosen])
+    elif n_classes == 2 and bits.itemsize == 2 and rule == "optimal":
+        spoilt = kernel.fit_two_16(bits, chosen, labels.astype(np.uint8), code, work, found)
     else:
-        starts = np.concatenate([[0], np.cumsum(counts)])
-        spoilt = kernel.fit_rest(bits, rows, labels.astype(np.uint16), starts, np.array(targets), code, work, found)
+        starts, contrasts = np.concatenate([[0], np.cumsum(counts)]), np.array(targets)
+        spoilt = kernel.fit_rest(
+            bits, chosen, labels.astype(np.uint16), starts, contrasts, RULES.index(rule), code, work, found
+        )
     if spoilt >= 0:
         raise SearchError(f"activations, unit {spoilt}: expected finite values, found others; leave such samples out")
-    low, high = (kernel.read_images(images, activations.dtype) for images in (found.low, found.high))
-    return Stumps(
-        score=found.score,
-        threshold=np.where(np.isnan(found.score), np.nan, low + (high - low) / 2),
-        polarity=found.polarity,
-        auroc=found.auroc,
-        z=found.z,
-        ks=found.ks,
-    )
+    return Stumps(*found)
 
 
 def _find_spoilt(activations: npt.NDArray[np.floating[Any]]) -> int:

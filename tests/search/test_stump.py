@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from search.errors import SearchError
-from search.stump import METRICS, Metric, contrast_classes, fit_stumps, parse_metric
+from search.stump import METRICS, RULES, Metric, Rule, contrast_classes, fit_stumps, parse_metric, parse_rule
 
 
 def rank_exactly(predicted: npt.NDArray[np.bool_], positive: npt.NDArray[np.bool_], metric: Metric) -> Fraction:
@@ -28,6 +28,8 @@ def rank_exactly(predicted: npt.NDArray[np.bool_], positive: npt.NDArray[np.bool
     if metric == "f1":
         return 2 * tp / (2 * tp + fp + fn)
     covariance = tp * tn - fp * fn
+    if tp + fp in (0, len(positive)):
+        return Fraction(0)  # as scikit-learn has it
     return covariance * abs(covariance) / ((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
 
 
@@ -81,6 +83,63 @@ def test_stumps_equal_brute_force(activations: Any, n_classes: int, metric: Metr
                 rank, threshold, polarity = brute_force(activations[:, unit], positive, metric)
                 assert found[0] == pytest.approx(score_of(rank, metric), rel=1e-14, abs=1e-300)
                 assert found[1:] == [threshold, polarity]
+
+
+def exact_threshold(column: npt.NDArray[Any], positive: npt.NDArray[np.bool_], rule: Rule) -> float:
+    """Return the threshold with every sum rounded once."""
+    if rule == "zero":
+        return 0.0
+    if rule == "mean":
+        return math.fsum(column) / len(column)
+    sides = [column[positive], column[~positive]]
+    return sum(math.fsum(side) / len(side) for side in sides) / 2
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    activations=ACTIVATIONS,
+    n_classes=st.integers(2, 4),
+    metric=st.sampled_from(METRICS),
+    rule=st.sampled_from(RULES[:3]),
+    seed=st.integers(0, 2**16),
+)
+def test_stumps_of_other_rules_equal_brute_force(
+    activations: Any, n_classes: int, metric: Metric, rule: Rule, seed: int
+) -> None:
+    labels = np.random.default_rng(seed).integers(0, n_classes, size=len(activations)).astype(np.int16)
+    stumps = fit_stumps(activations, labels, n_classes=n_classes, metric=metric, rule=rule)
+    optimal = fit_stumps(activations, labels, n_classes=n_classes, metric=metric)
+    for name in ("auroc", "z", "ks"):  # no rule changes them
+        np.testing.assert_array_equal(getattr(stumps, name), getattr(optimal, name))
+    for contrast, target in enumerate(contrast_classes(n_classes)):
+        positive = labels == target
+        for unit in range(activations.shape[1]):
+            column = activations[:, unit].astype(np.float64)
+            threshold = stumps.threshold[contrast, unit]
+            if positive.all() or not positive.any() or len(np.unique(column)) == 1:
+                assert np.isnan(stumps.score[contrast, unit]) and np.isnan(threshold)
+                continue
+            assert threshold == pytest.approx(exact_threshold(column, positive, rule), rel=1e-12, abs=1e-10)
+            ranks = [rank_exactly(p * (column - threshold) > 0, positive, metric) for p in (1, -1)]
+            assert stumps.polarity[contrast, unit] == (-1 if ranks[1] > ranks[0] else 1)
+            assert stumps.score[contrast, unit] == pytest.approx(score_of(max(ranks), metric), rel=1e-14, abs=1e-300)
+            if metric == "balanced_accuracy":
+                assert stumps.score[contrast, unit] <= optimal.score[contrast, unit]
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("dtype", ["f2", "f4"])
+def test_neither_the_order_of_samples_nor_the_choice_of_rows_changes_a_bit(rule: Rule, dtype: str) -> None:
+    random = np.random.default_rng(5)
+    activations, labels = random.normal(size=(900, 40)).astype(dtype), random.integers(0, 3, size=900)
+    rows = np.flatnonzero(random.random(900) < 0.7)
+    order = random.permutation(len(rows))
+    plain = fit_stumps(activations[rows], labels[rows], n_classes=3, metric="balanced_accuracy", rule=rule)
+    chosen = fit_stumps(
+        activations, labels[rows][order], n_classes=3, metric="balanced_accuracy", rule=rule, rows=rows[order]
+    )
+    for name in ("score", "threshold", "polarity", "auroc", "z", "ks"):
+        np.testing.assert_array_equal(getattr(plain, name), getattr(chosen, name))
 
 
 @settings(max_examples=200, deadline=None)
@@ -183,7 +242,10 @@ def test_a_constant_neuron_has_no_stump() -> None:
     assert np.isnan(stumps.score).all() and np.isnan(stumps.threshold).all()
 
 
-def test_an_unknown_metric_is_named() -> None:
+def test_an_unknown_metric_or_rule_is_named() -> None:
     assert parse_metric("accuracy") == "accuracy"
+    assert parse_rule("midpoint") == "midpoint"
+    with pytest.raises(SearchError, match="rule 'median': expected one of zero, mean, midpoint, optimal; choose one"):
+        parse_rule("median")
     with pytest.raises(SearchError, match="metric 'precision': expected one of accuracy, balanced_accuracy"):
         parse_metric("precision")
