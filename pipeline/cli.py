@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -12,7 +11,8 @@ from rich.console import Console
 from .command.exchange import export_columns, import_arrays
 from .command.extract import extract
 from .command.plan import plan
-from .command.store import AsJson, ReadableStoreUrl, gc, repair, status, validate
+from .command.search import search
+from .command.store import AsJson, gc, print_json, repair, status, validate
 from .command.tasks import tasks
 
 app = typer.Typer(
@@ -40,50 +40,14 @@ def demo(
 
     reports = run_demo(out, quick=quick)
     if as_json:
-        _print_json({"runs": [report.to_dict() for report in reports]})
+        print_json({"runs": [report.to_dict() for report in reports]})
     else:
         console = Console()
         console.print(*tables_of_accuracies(reports), sep="\n\n", end="\n\n")
         console.print(f"Activations: {out}/activations.zarr   figures: {out}/summary.json", soft_wrap=True)
 
 
-@app.command(epilog="Example: superneurons search demo.zarr --run tiny-llava/easy-vqa.shape --json")
-def search(
-    store: ReadableStoreUrl,
-    run: Annotated[list[str] | None, typer.Option(help="Only this run; may be given several times.")] = None,
-    metric: Annotated[
-        str | None, typer.Option(help="accuracy, balanced_accuracy, f1 or mcc; default: by options.")
-    ] = None,
-    neurons: Annotated[bool, typer.Option("--neurons", help="List the Super Neurons too.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Find the Super Neurons of every run and compare them with the baselines."""
-    from search import SearchError
-    from search.stump import parse_metric
-    from storage import open_dataset
-
-    from .progress import search_runs
-    from .table import table_of_neurons, tables_of_accuracies
-
-    chosen_metric = None if metric is None else parse_metric(metric)
-    dataset = open_dataset(store)
-    runs = [dataset.run(name) for name in (run or dataset.run_names())]
-    if not runs:
-        raise SearchError(f"{store}: expected at least one run, found none; extract one first")
-    reports = search_runs(runs, metric=chosen_metric)
-    if as_json:
-        rows = [
-            report.to_dict() | ({"super_neurons": report.super_neurons.describe()} if neurons else {})
-            for report in reports
-        ]
-        _print_json({"runs": rows})
-    else:
-        console = Console()
-        console.print(*tables_of_accuracies(reports), sep="\n\n", end="\n\n")
-        for report in reports if neurons else []:
-            console.print(table_of_neurons(report))
-
-
+app.command(epilog="Example: superneurons search demo.zarr --run tiny-llava/easy-vqa.shape --json")(search)
 app.command(epilog="Example: superneurons tasks --show scenes.existence@blur-2")(tasks)
 app.command(epilog="Example: superneurons plan docs/experiment.yaml --memory 80")(plan)
 app.command(
@@ -100,10 +64,6 @@ app.command(
     "export",
     epilog="Example: superneurons export my.zarr --run mine/task --site mlp --layer 3 --units 0:512 --out mlp3.parquet",
 )(export_columns)
-
-
-def _print_json(figures: dict[str, Any]) -> None:
-    typer.echo(json.dumps(figures, indent=2))
 
 
 def main() -> None:

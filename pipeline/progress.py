@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from search import SearchReport, search_run
-from search.stump import Metric
 from storage import Run
 
 from .engine.job import BlockJob, BlockReport
@@ -110,10 +109,10 @@ def show_steps(description: str, *, unit: str) -> Iterator[Callable[[int, int | 
         yield lambda done, total: bar.update(shown, completed=done, total=total)
 
 
-def search_runs(runs: Sequence[Run], *, metric: Metric | None = None) -> list[SearchReport]:
-    """Return a search report for each run, showing progress on standard error."""
+def search_runs(runs: Sequence[Run], **options: Any) -> list[SearchReport]:
+    """Return a search report for each run, showing progress on standard error; `options` are those of `search_run`."""
     reports = []
     for run in runs:
         with show_search_progress(run.name):
-            reports.append(search_run(run, metric=metric))
+            reports.append(search_run(run, **options))
     return reports

@@ -58,7 +58,7 @@ def _table_of_accuracies(model: str, reports: Sequence[SearchReport]) -> Table:
             str(report.n_test),
             *accuracies,
             str(len(report.super_neurons)),
-            str(report.super_neurons.first_layer),
+            UNKNOWN if report.super_neurons.first_layer is None else str(report.super_neurons.first_layer),
         )
     return table
 

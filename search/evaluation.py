@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from storage import Run
+from storage.errors import ReadOnlyError, StoreWriteError
+from storage.ledger import append_entry
 
-from .baseline import predict_baselines
-from .classifier import SuperNeurons, select_auto
-from .scan import Scheduler, scan_run
-from .stump import Metric
+from .baseline import predict_base, predict_baselines
+from .classifier import SuperNeurons
+from .errors import SearchError
+from .scan import Scan, ScanSpec, Scheduler, plan_scan, scan_run
+from .selection import Selection, find_q_values, select_super_neurons
+from .stump import Metric, Rule, contrast_classes
 from .supervision import Supervision, read_supervision
 
 
@@ -22,7 +29,8 @@ class SearchReport:
 
     ``accuracy["base"]`` is the model's own answer by option evidence, left out where the run holds none, as imported
     arrays may not; ``greedy_accuracy`` is that of its generated answer, where a text that names no option is wrong,
-    None where the run does not hold it.
+    None where the run does not hold it. ``n_openings`` counts how often the run's test split was opened, this time
+    included, by the ledger in the store; None where the store cannot be written.
     """
 
     model: str
@@ -35,6 +43,9 @@ class SearchReport:
     greedy_accuracy: float | None
     super_neurons: SuperNeurons
     super_neurons_depth1: SuperNeurons
+    scan: Scan
+    selection: Selection
+    n_openings: int | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures, without the neurons, ready for JSON."""
@@ -50,6 +61,7 @@ class SearchReport:
             "first_layer": self.super_neurons.first_layer,
             "accuracy": self.accuracy,
             "greedy_accuracy": self.greedy_accuracy,
+            "n_openings": self.n_openings,
         }
 
 
@@ -62,13 +74,18 @@ def search_run(
     run: Run,
     *,
     metric: Metric | None = None,
+    rule: Rule = "optimal",
+    selection: Selection | None = None,
+    sites: tuple[Any, ...] | None = None,
     supervision: Supervision | None = None,
     scheduler: Scheduler = "threads",
+    save: bool = False,
 ) -> SearchReport:
     """Return the Super Neurons of a complete `run` and their test accuracy beside the baselines.
 
     Stumps are fitted on the probe split, their number is chosen on the validation split, and the test split is read
-    once, at the end. `supervision` replaces the run's own labels, for controls.
+    once, at the end. `supervision` replaces the run's own labels, for controls. `save` keeps the scores of all neurons
+    in the store; see `scan_run`.
 
     Raises
     ------
@@ -79,11 +96,16 @@ def search_run(
     """
     run.validate_complete()
     labelled = read_supervision(run) if supervision is None else supervision
-    chosen_metric = metric or default_metric(labelled.n_classes)
-    stumps = scan_run(run, labelled, metric=chosen_metric, scheduler=scheduler)
-    deep = select_auto(run, stumps, labelled, scheduler=scheduler)
-    shallow = select_auto(run, stumps, labelled, max_depth=1, scheduler=scheduler)
+    spec = ScanSpec(metric=metric or default_metric(labelled.n_classes), rule=rule, sites=sites)
+    scan = scan_run(run, labelled, spec=spec, scheduler=scheduler, save=save)
+    chosen = selection or Selection()
+    floors = score_base(run, labelled, metric=spec.metric) if run.has_array("option_logit") else None
+    q_values = find_q_values(scan, correction=chosen.correction) if chosen.max_q is not None else None
+    shared: dict[str, Any] = {"q_values": q_values, "floors": floors, "scheduler": scheduler}
+    deep = select_super_neurons(scan, chosen, **shared)
+    shallow = select_super_neurons(scan, replace(chosen, max_depth=1), **shared)
     rows = labelled.rows("test")
+    n_openings = open_test_split(scan, chosen)
     predictions = {
         **predict_baselines(run, labelled, rows),
         "super_neurons": deep.predict(run, rows, supervision=labelled, scheduler=scheduler),
@@ -95,12 +117,60 @@ def search_run(
     return SearchReport(
         model=model,
         task=task,
-        metric=chosen_metric,
+        metric=spec.metric,
         n_options=labelled.n_classes,
-        n_neurons=sum(int(np.prod(run.site_shape(site))) for site in run.sites),
+        n_neurons=scan.n_neurons,
         n_test=len(rows),
         accuracy=accuracy,
         greedy_accuracy=None if spoken is None else float((spoken == labelled.labels[rows]).mean()),
         super_neurons=deep,
         super_neurons_depth1=shallow,
+        scan=scan,
+        selection=chosen,
+        n_openings=n_openings,
     )
+
+
+def open_test_split(scan: Scan, selection: Selection) -> int | None:
+    """Write into the ledger that the test split is opened, and for what; return how often it was, with this time.
+
+    None where the store cannot be written.
+    """
+    entry = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "generator": f"superneurons {version('superneurons')}",
+        "scan": plan_scan(scan.run, scan.supervision, scan.spec).identity,
+        "selection": asdict(selection),
+        "n_test": len(scan.supervision.rows("test")),
+    }
+    try:
+        return append_entry(scan.run, entry)
+    except (ReadOnlyError, StoreWriteError):
+        return None
+
+
+def score_base(run: Run, supervision: Supervision, *, metric: Metric) -> list[float]:
+    """Return the model's own score on the probe split for each contrast, by option evidence."""
+    rows = supervision.rows("probe")
+    answers, labels = predict_base(run, supervision, rows), supervision.labels[rows]
+    return [
+        score_named(answers == target, labels == target, metric=metric)
+        for target in contrast_classes(supervision.n_classes)
+    ]
+
+
+def score_named(named: npt.NDArray[np.bool_], positive: npt.NDArray[np.bool_], *, metric: Metric) -> float:
+    """Return the metric of the samples `named` against those that are `positive`, both (sample,)."""
+    tp, fp = int((named & positive).sum()), int((named & ~positive).sum())
+    n_positive, n_samples = int(positive.sum()), len(positive)
+    n_negative = n_samples - n_positive
+    if n_positive == 0 or n_negative == 0:
+        raise SearchError("labels: expected samples of the class and of others, found one side; extract more samples")
+    if metric == "accuracy":
+        return (tp + n_negative - fp) / n_samples
+    if metric == "balanced_accuracy":
+        return (tp / n_positive + (n_negative - fp) / n_negative) / 2
+    if metric == "f1":
+        return 2 * tp / (tp + fp + n_positive)
+    spread = float(tp + fp) * (n_samples - tp - fp) * n_positive * n_negative
+    return (tp * n_samples - (tp + fp) * n_positive) / spread**0.5 if spread > 0 else 0.0

@@ -46,6 +46,8 @@ class Columns(NamedTuple):
     score: npt.NDArray[np.float64]
     threshold: npt.NDArray[np.float64]
     polarity: npt.NDArray[np.int8]
+    sensitivity: npt.NDArray[np.float64]
+    specificity: npt.NDArray[np.float64]
     auroc: npt.NDArray[np.float64]
     z: npt.NDArray[np.float64]
     ks: npt.NDArray[np.float64]
@@ -140,6 +142,8 @@ def allocate_columns(n_contrasts: int, n_units: int) -> Columns:
         score=np.full(shape, np.nan),
         threshold=np.full(shape, np.nan),
         polarity=np.ones(shape, np.int8),
+        sensitivity=np.full(shape, np.nan),
+        specificity=np.full(shape, np.nan),
         auroc=np.full(shape, np.nan),
         z=np.full(shape, np.nan),
         ks=np.full(shape, np.nan),
@@ -544,12 +548,31 @@ def _write_ranks(
 
 
 @compiled()
-def _write_stump(out: Any, contrast: int, unit: int, values: Any, cut: int, polarity: int, score: float) -> None:
-    """Write a stump: its threshold lies midway between two neighbouring values."""
-    low, high = _read_image(values[cut]), _read_image(values[cut + 1])
+def _write_stump(out: Any, contrast: int, unit: int, threshold: float, polarity: int, score: float) -> None:
+    """Write a stump."""
     out.score[contrast, unit] = score
-    out.threshold[contrast, unit] = low + (high - low) / 2
+    out.threshold[contrast, unit] = threshold
     out.polarity[contrast, unit] = polarity
+
+
+@compiled()
+def _write_shares(out: Any, contrast: int, unit: int, tp: int, fp: int, n_positive: int, n_negative: int) -> None:
+    """Write which shares of both sides are named right."""
+    out.sensitivity[contrast, unit] = tp / n_positive
+    out.specificity[contrast, unit] = (n_negative - fp) / n_negative
+
+
+@compiled()
+def _write_cut(
+    out: Any, contrast: int, unit: int, values: Any, best: Any, tp: int, fp: int, n_positive: int, n_negative: int
+) -> None:
+    """Write the stump of a cut, its polarity and its score; `tp` and `fp` are the samples of both sides below it."""
+    cut, polarity, score = best
+    low, high = _read_image(values[cut]), _read_image(values[cut + 1])
+    _write_stump(out, contrast, unit, low + (high - low) / 2, polarity, score)
+    if polarity > 0:
+        tp, fp = n_positive - tp, n_negative - fp
+    _write_shares(out, contrast, unit, tp, fp, n_positive, n_negative)
 
 
 @compiled()
@@ -578,8 +601,10 @@ def fit_two_16(bits: Any, rows: Any, classes: Any, metric: int, work: Any, out: 
                 continue
             balance = _find_extremes(totals, positives, n_distinct, n_negative, n_positive)
             out.ks[0, unit] = max(-balance[0], balance[2]) / (n_positive * n_negative)
-            cut, polarity, score = _choose_cut(metric, balance, totals, positives, n_distinct, n_positive, n_negative)
-            _write_stump(out, 0, unit, values, cut, polarity, score)
+            best = _choose_cut(metric, balance, totals, positives, n_distinct, n_positive, n_negative)
+            tp = np.int64(positives[best[0]])
+            fp = np.int64(totals[best[0]]) - tp
+            _write_cut(out, 0, unit, values, best, tp, fp, n_positive, n_negative)
     return -1
 
 
@@ -721,9 +746,9 @@ def _write_fixed(
     falling_fp, rising_fp = np.int64(below[place]) - falling_tp, n_samples - np.int64(below[after]) - rising_tp
     falls = _exceeds(metric, falling_tp, falling_fp, rising_tp, rising_fp, n_positive, n_negative)
     tp, fp = (falling_tp, falling_fp) if falls else (rising_tp, rising_fp)
-    out.score[contrast, unit] = _score(metric, tp, fp, n_positive, n_negative)
-    out.threshold[contrast, unit] = threshold
-    out.polarity[contrast, unit] = -1 if falls else 1
+    score = _score(metric, tp, fp, n_positive, n_negative)
+    _write_stump(out, contrast, unit, threshold, -1 if falls else 1, score)
+    _write_shares(out, contrast, unit, tp, fp, n_positive, n_negative)
 
 
 @compiled()
@@ -756,8 +781,10 @@ def _fit_members(
         return
     if metric != BALANCED_ACCURACY:
         _count_members(members, n_distinct, work.positives)
-    cut, polarity, score = _choose_cut(metric, balance, below[1:], work.positives, n_distinct, n_positive, n_negative)
-    _write_stump(out, contrast, unit, values, cut, polarity, score)
+    best = _choose_cut(metric, balance, below[1:], work.positives, n_distinct, n_positive, n_negative)
+    tp = np.searchsorted(members, best[0] + 1)
+    fp = np.int64(below[best[0] + 1]) - tp
+    _write_cut(out, contrast, unit, values, best, tp, fp, n_positive, n_negative)
 
 
 @compiled()

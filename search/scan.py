@@ -1,9 +1,12 @@
-"""Scanning a run with Dask: every neuron's best stump, one column block at a time."""
+"""Scanning a run with Dask: every neuron's stump, one column block at a time, kept layer by layer in the store."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, cast
 
 import dask
@@ -11,14 +14,43 @@ import numpy as np
 import numpy.typing as npt
 
 from storage import Run
-from storage.schema import SITES, Site
+from storage.result import Cell, Result, ResultArray, ResultFolder, ResultPlan, ensure_result, plan_cells
+from storage.schema import Site
 
 from .errors import SearchError
-from .stump import Metric, Stumps, fit_stumps
+from .exchange import Exchange, plan_exchange
+from .significance import find_p_values
+from .stump import Metric, Rule, contrast_classes, fit_stumps
 from .supervision import Supervision
 
 Scheduler = Any
 """What Dask calls a scheduler: "threads", "processes", "synchronous", a get function or a distributed client."""
+
+FIGURES: Mapping[str, tuple[str, float, str]] = {
+    "score": ("f8", np.nan, "metric of the stump on the probe split"),
+    "threshold": ("f8", np.nan, "threshold, in the activation's own units"),
+    "polarity": ("i1", 1, "+1: fires above the threshold, -1: below"),
+    "sensitivity": ("f8", np.nan, "share of the class that the stump names"),
+    "specificity": ("f8", np.nan, "share of the others that it does not name"),
+    "auroc": ("f8", np.nan, "area under the curve of the activation"),
+    "z": ("f8", np.nan, "Mann-Whitney statistic in standard deviations, corrected for ties"),
+    "ks": ("f8", np.nan, "two-sample Kolmogorov-Smirnov statistic"),
+    "p_value": ("f8", np.nan, "chance of such a stump if labels were exchanged between images"),
+}
+"""Arrays that a scan keeps in the store, shape (token, layer, contrast, unit): dtype, fill value and description."""
+
+
+Layer = Mapping[str, npt.NDArray[Any]]
+"""The figures of one layer's stumps: an array (contrast, unit) for each name of `FIGURES`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanSpec:
+    """How stumps are fitted, and at which sites; None: at all that the run records."""
+
+    metric: Metric
+    rule: Rule = "optimal"
+    sites: tuple[Site, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,51 +58,51 @@ class ColumnBlock:
     """All samples x some units of one layer: what one task reads; it covers whole inner chunks of the store."""
 
     site: Site
+    token: int
     layer: int
     start: int
     stop: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StumpTable:
-    """The stumps of all neurons of a run for one contrast, best first.
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """The stumps of all neurons of a run, fitted on the probe split.
 
-    Columns of equal length (stump,): ``site`` (text), ``layer``, ``unit``, ``score``, ``threshold``, ``polarity``.
-    Constant neurons are left out. Among equal scores the earlier layer comes first, then the order of `SITES`, then
-    the lower unit.
+    ``cells`` are layers: a folder is a site, a place (token, layer). Their stumps are in ``result``, in the store, or
+    where nothing is saved in ``kept`` by the cell's index, each figure (contrast, unit) by its name.
     """
 
-    site: npt.NDArray[np.str_]
-    layer: npt.NDArray[np.int64]
-    unit: npt.NDArray[np.int64]
-    score: npt.NDArray[np.float64]
-    threshold: npt.NDArray[np.float64]
-    polarity: npt.NDArray[np.int8]
+    run: Run
+    supervision: Supervision
+    spec: ScanSpec
+    cells: Sequence[Cell]
+    result: Result | None = None
+    kept: Mapping[int, Layer] = field(default_factory=dict)
 
-    def __len__(self) -> int:
-        return len(self.score)
+    @property
+    def n_neurons(self) -> int:
+        """How many neurons were searched."""
+        return sum(self.run.site_shape(cast("Site", cell.folder))[2] for cell in self.cells)
 
-    def take(self, rows: npt.NDArray[Any] | slice) -> StumpTable:
-        """Return the stumps that `rows` (indices, a mask or a slice) choose."""
-        return StumpTable(
-            site=self.site[rows],
-            layer=self.layer[rows],
-            unit=self.unit[rows],
-            score=self.score[rows],
-            threshold=self.threshold[rows],
-            polarity=self.polarity[rows],
-        )
+    def read(self, cell: Cell) -> Layer:
+        """Return the figures of one layer's stumps by name, each (contrast, unit)."""
+        return self.kept[cell.index] if self.result is None else self.result.read_cell(cell)
+
+    def layers(self) -> Iterator[tuple[Cell, Layer]]:
+        """Return every layer with the figures of its stumps, one after the other."""
+        for cell in self.cells:
+            yield cell, self.read(cell)
 
 
-def plan_columns(run: Run) -> list[ColumnBlock]:
-    """Return the column blocks that cover every unit of every site and layer once."""
+def plan_columns(run: Run, *, sites: Sequence[Site] | None = None) -> list[ColumnBlock]:
+    """Return the column blocks that cover every unit of every site, token and layer once."""
     planned = []
-    for site in run.sites:
-        _, n_layers, n_units = run.site_shape(site)
+    for site in run.sites if sites is None else sites:
+        n_tokens, n_layers, n_units = run.site_shape(site)
         chunk = run.column_chunk(site)
         planned += [
-            ColumnBlock(site=site, layer=layer, start=start, stop=min(start + chunk, n_units))
-            for layer in range(n_layers)
+            ColumnBlock(site=site, token=token, layer=layer, start=start, stop=min(start + chunk, n_units))
+            for token, layer in np.ndindex(n_tokens, n_layers)
             for start in range(0, n_units, chunk)
         ]
     return planned
@@ -80,27 +112,95 @@ def scan_run(
     run: Run,
     supervision: Supervision,
     *,
-    metric: Metric,
+    spec: ScanSpec,
     scheduler: Scheduler = "threads",
-) -> list[StumpTable]:
-    """Return for each contrast the stumps of every neuron, fitted on the probe split.
+    save: bool = False,
+) -> Scan:
+    """Return the stumps of every neuron, fitted on the probe split.
 
-    Each inner chunk of the store is read once; a worker holds a small multiple of one column block.
+    Each inner chunk of the store is read once; a worker holds a small multiple of one column block, and what is found
+    goes to the store as soon as a layer is done where `save` is set: into ``_search``, below the run's name, under a
+    name that tells rule, metric and what was searched. A scan that was interrupted goes on where it ended.
 
     Raises
     ------
     SearchError
-        If an option is the right one of no probe sample, or a value of a valid row is not finite.
+        If an option is the right one of no probe sample, a site is not recorded, or a value of a valid row is not
+        finite.
+    ReadOnlyError
+        If `save` is set and the dataset can only be read.
     """
-    planned = plan_columns(run)
+    validate_sites(run, spec.sites)
     rows = supervision.rows("probe")
     _validate_classes(run, supervision, rows)
-    score = dask.delayed(_score_columns, pure=True)
-    shared = dask.delayed(supervision)
-    tasks = [score(run, block, rows, shared, metric) for block in planned]
-    scored = cast(list[Stumps], dask.compute(*tasks, scheduler=scheduler))
-    n_contrasts = 1 if supervision.n_classes == 2 else supervision.n_classes
-    return [rank_stumps(planned, scored, contrast=contrast) for contrast in range(n_contrasts)]
+    plan = plan_scan(run, supervision, spec)
+    result = ensure_result(run, _name_result(run, plan), plan) if save else None
+    cells = plan_cells(plan)
+    pending = cells if result is None else result.pending_cells()
+    columns: dict[tuple[str, tuple[int, ...]], list[ColumnBlock]] = defaultdict(list)
+    for block in plan_columns(run, sites=spec.sites):
+        columns[block.site, (block.token, block.layer)].append(block)
+    labels = supervision.labels[rows]
+    exchange = plan_exchange(labels, run.read_samples("image_id")[rows], n_classes=supervision.n_classes)
+    fit, join = dask.delayed(_fit_block, pure=False), dask.delayed(_join_layer, pure=True)
+    task = dask.delayed(FitTask(run=run, rows=rows, labels=labels, exchange=exchange, spec=spec))
+    tasks = [join([fit(task, block) for block in columns[cell.folder, cell.place]], result, cell) for cell in pending]
+    found = dask.compute(*tasks, scheduler=scheduler)
+    kept = {} if result is not None else {cell.index: layer for cell, layer in zip(pending, found, strict=True)}
+    return Scan(run=run, supervision=supervision, spec=spec, cells=cells, result=result, kept=kept)
+
+
+def validate_sites(run: Run, sites: Sequence[Site] | None) -> None:
+    """Check that `run` records all of `sites`.
+
+    Raises
+    ------
+    SearchError
+        Naming the first that it does not.
+    """
+    for site in sites or ():
+        if site not in run.sites:
+            raise SearchError(f"run {run.name}: expected one of the sites {run.sites}, found {site!r}; choose others")
+
+
+def plan_scan(run: Run, supervision: Supervision, spec: ScanSpec) -> ResultPlan:
+    """Return what a scan keeps: an array for each figure and site, and what it was made from."""
+    n_contrasts = len(contrast_classes(supervision.n_classes))
+    folders: dict[str, ResultFolder] = {}
+    for site in run.sites if spec.sites is None else spec.sites:
+        n_tokens, n_layers, n_units = run.site_shape(site)
+        arrays = {
+            name: ResultArray(
+                dtype=dtype, fill=fill, dims=("contrast", "unit"), trailing=(n_contrasts, n_units), description=text
+            )
+            for name, (dtype, fill, text) in FIGURES.items()
+        }
+        folders[site] = ResultFolder(dims=("token", "layer"), cells=(n_tokens, n_layers), arrays=arrays)
+    return ResultPlan(folders=folders, identity=_identify(run, supervision, spec))
+
+
+def _identify(run: Run, supervision: Supervision, spec: ScanSpec) -> dict[str, Any]:
+    """Return all that a scan's figures depend on."""
+    told = hashlib.sha256()
+    for part in (supervision.labels, supervision.split, supervision.valid):
+        told.update(np.ascontiguousarray(part).tobytes())
+    told.update("\n".join(run.read_samples("image_id")).encode())
+    identity = hashlib.sha256(json.dumps(run.identity, sort_keys=True).encode()).hexdigest()
+    return {
+        "kind": "scan",
+        "run": run.name,
+        "run_identity": identity,
+        "parts": [[part.n_samples, part.fingerprint] for part in run.parts],
+        "supervision": told.hexdigest(),
+        "n_classes": supervision.n_classes,
+        "spec": asdict(spec),
+    }
+
+
+def _name_result(run: Run, plan: ResultPlan) -> str:
+    spec = plan.identity["spec"]
+    digest = hashlib.sha256(json.dumps(plan.identity, sort_keys=True).encode()).hexdigest()[:12]
+    return f"_search/{run.name}/{spec['rule']}-{spec['metric']}-{digest}"
 
 
 def _validate_classes(run: Run, supervision: Supervision, rows: npt.NDArray[np.intp]) -> None:
@@ -113,71 +213,66 @@ def _validate_classes(run: Run, supervision: Supervision, rows: npt.NDArray[np.i
         )
 
 
-def _score_columns(
-    run: Run, block: ColumnBlock, rows: npt.NDArray[np.intp], supervision: Supervision, metric: Metric
-) -> Stumps:
-    activations = _read_block(run, block, rows)
-    return fit_stumps(activations, supervision.labels[rows], n_classes=supervision.n_classes, metric=metric)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitTask:
+    """What all column blocks of a scan share; ``labels`` (sample,) are those of ``rows`` (sample,)."""
+
+    run: Run
+    rows: npt.NDArray[np.intp]
+    labels: npt.NDArray[np.integer]
+    exchange: Exchange
+    spec: ScanSpec
 
 
-def _read_block(run: Run, block: ColumnBlock, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.floating[Any]]:
-    """Return the activations of `rows` (row, unit); they must be finite."""
-    activations = run.read_columns(block.site, layer=block.layer, units=slice(block.start, block.stop))[rows]
-    finite = np.isfinite(activations)
-    if not finite.all():
-        row, column = np.argwhere(~finite)[0]
-        raise SearchError(
-            f"run {run.name}, {block.site}, layer {block.layer}, unit {block.start + column}: expected finite values "
-            f"in valid rows, found {activations[row, column]} for sample {rows[row]}; the store is damaged, move the "
-            "run's folder away and extract it again"
+def _fit_block(task: FitTask, block: ColumnBlock) -> Layer:
+    activations = read_block(task.run, block)
+    rule, n_contrasts = task.spec.rule, len(task.exchange.n_positive)
+    try:
+        stumps = fit_stumps(
+            activations,
+            task.labels,
+            n_classes=2 if n_contrasts == 1 else n_contrasts,
+            metric=task.spec.metric,
+            rule=rule,
+            rows=task.rows,
         )
-    return activations
+    except SearchError:
+        validate_finite(task.run, block, activations, task.rows)
+        raise
+    p_value = find_p_values(activations, stumps, task.exchange, rule=rule, rows=task.rows)
+    return {part.name: getattr(stumps, part.name) for part in fields(stumps)} | {"p_value": p_value}
 
 
-def rank_stumps(planned: Sequence[ColumnBlock], scored: Sequence[Stumps], *, contrast: int) -> StumpTable:
-    """Return the stumps that `scored` found in the blocks `planned`, best first; their order does not matter."""
-    sizes = [block.stop - block.start for block in planned]
-    table = StumpTable(
-        site=np.repeat(np.array([block.site for block in planned]), sizes),
-        layer=np.repeat(np.array([block.layer for block in planned]), sizes),
-        unit=np.concatenate([np.arange(block.start, block.stop) for block in planned]),
-        score=np.concatenate([stumps.score[contrast] for stumps in scored]),
-        threshold=np.concatenate([stumps.threshold[contrast] for stumps in scored]),
-        polarity=np.concatenate([stumps.polarity[contrast] for stumps in scored]),
-    )
-    table = table.take(np.isfinite(table.score))
-    place = np.array([SITES.index(cast("Site", str(site))) for site in table.site], dtype=np.int64)
-    return table.take(np.lexsort((table.unit, place, table.layer, -table.score)))
+def _join_layer(parts: Sequence[Layer], result: Result | None, cell: Cell) -> Layer | None:
+    """Return the figures of a whole layer, or write them to the store and return nothing."""
+    whole = {name: np.concatenate([part[name] for part in parts], axis=1) for name in FIGURES}
+    if result is None:
+        return whole
+    result.write_cell(cell, whole)
+    return None
 
 
-def read_votes(
-    run: Run, table: StumpTable, rows: npt.NDArray[np.intp], *, scheduler: Scheduler = "threads"
-) -> npt.NDArray[np.bool_]:
-    """Return whether each stump of `table` fires on each sample of `rows`: bool (row, stump).
+def read_block(run: Run, block: ColumnBlock) -> npt.NDArray[np.floating[Any]]:
+    """Return the activations of a column block for all samples: shape (sample, unit), stored dtype."""
+    return run.read_columns(block.site, layer=block.layer, units=slice(block.start, block.stop), token=block.token)
 
-    Only the inner chunks that hold the stumps' units are read, each once.
+
+def validate_finite(
+    run: Run, block: ColumnBlock, activations: npt.NDArray[np.floating[Any]], rows: npt.NDArray[np.intp]
+) -> None:
+    """Check that the activations of `rows` are finite.
 
     Raises
     ------
     SearchError
-        If a value is not finite.
+        Naming the first unit and sample where one is not.
     """
-    widths = {site: (run.column_chunk(site), run.site_shape(site)[2]) for site in run.sites}
-    groups: dict[ColumnBlock, list[int]] = {}
-    for place, (name, layer, unit) in enumerate(zip(table.site, table.layer, table.unit, strict=True)):
-        site = cast("Site", str(name))
-        chunk, n_units = widths[site]
-        start = int(unit) // chunk * chunk
-        block = ColumnBlock(site=site, layer=int(layer), start=start, stop=min(start + chunk, n_units))
-        groups.setdefault(block, []).append(place)
-    fire = dask.delayed(_fire, pure=True)
-    tasks = [fire(run, block, table.take(np.array(places)), rows) for block, places in groups.items()]
-    votes = np.zeros((len(rows), len(table)), dtype=bool)
-    for places, fired in zip(groups.values(), dask.compute(*tasks, scheduler=scheduler), strict=True):
-        votes[:, places] = fired
-    return votes
-
-
-def _fire(run: Run, block: ColumnBlock, table: StumpTable, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-    chosen = _read_block(run, block, rows)[:, table.unit - block.start].astype(np.float64)
-    return np.asarray(table.polarity * (chosen - table.threshold) > 0)
+    chosen = activations[rows]
+    finite = np.isfinite(chosen)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        raise SearchError(
+            f"run {run.name}, {block.site}, layer {block.layer}, unit {block.start + column}: expected finite values "
+            f"in valid rows, found {chosen[row, column]} for sample {rows[row]}; the store is damaged, move the "
+            "run's folder away and extract it again"
+        )

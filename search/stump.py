@@ -63,6 +63,8 @@ class Stumps:
         In the activation's own units, float64; NaN for a constant neuron.
     polarity
         int8, +1 or -1.
+    sensitivity, specificity
+        Shares of the class, and of the others, that the stump names right, float64; NaN for a constant neuron.
     auroc
         Area under the curve of the activation itself, float64; below 1/2 where the class has the lower activations.
     z
@@ -76,6 +78,8 @@ class Stumps:
     score: npt.NDArray[np.float64]
     threshold: npt.NDArray[np.float64]
     polarity: npt.NDArray[np.int8]
+    sensitivity: npt.NDArray[np.float64]
+    specificity: npt.NDArray[np.float64]
     auroc: npt.NDArray[np.float64]
     z: npt.NDArray[np.float64]
     ks: npt.NDArray[np.float64]

@@ -1,44 +1,127 @@
-"""Votes: many stumps, one answer."""
+"""Votes: many stumps, one answer.
+
+Votes are added up as whole numbers, so that no order of adding them, and no chunking of the store, changes an answer.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from .errors import SearchError
 
-def vote_two(fired: npt.NDArray[np.bool_]) -> npt.NDArray[np.int16]:
-    """Return the majority's class, 0 or 1, for votes `fired` (sample, stump), the best stump first.
+Vote = Literal["majority", "log_odds"]
+VOTES: tuple[Vote, ...] = ("majority", "log_odds")
+"""How votes are weighed: all alike, or by the log-odds of the stump's balanced accuracy on the probe split."""
 
-    A tie goes to the best stump's vote.
+WEIGHT_UNIT = 2**20
+"""A weight of 1 as a whole number."""
+
+
+def parse_vote(text: str) -> Vote:
+    """Return `text` as a way to vote.
+
+    Raises
+    ------
+    SearchError
+        If it is none.
     """
-    n_stumps = fired.shape[1]
-    twice = 2 * fired.sum(axis=1)
-    majority = np.where(twice == n_stumps, fired[:, 0], twice > n_stumps)
-    return majority.astype(np.int16)
+    for vote in VOTES:
+        if text == vote:
+            return vote
+    raise SearchError(f"vote {text!r}: expected one of {', '.join(VOTES)}; choose one of them")
 
 
-def vote_many(
-    fired: Sequence[npt.NDArray[np.bool_]],
-    scores: Sequence[npt.NDArray[np.float64]],
+def weigh_votes(
+    vote: Vote,
+    sensitivity: npt.NDArray[np.float64],
+    specificity: npt.NDArray[np.float64],
     *,
-    own_options: npt.NDArray[np.bool_] | None = None,
-) -> npt.NDArray[np.int16]:
-    """Return the class with the largest share of firing stumps; one array (sample, stump) of votes a class.
+    n_positive: int,
+    n_negative: int,
+) -> npt.NDArray[np.float64]:
+    """Return the weight of each stump (stump,): 1, or the log-odds of its balanced accuracy.
+
+    Both shares are smoothed as by one right and one wrong sample more (Laplace's rule of succession), so that no weight
+    is infinite; a stump that is no better than chance has none.
+    """
+    if vote == "majority":
+        return np.ones(len(sensitivity))
+    smoothed = [
+        (share * count + 1) / (count + 2) for share, count in ((sensitivity, n_positive), (specificity, n_negative))
+    ]
+    balanced = (smoothed[0] + smoothed[1]) / 2
+    return np.maximum(np.log(balanced / (1 - balanced)), 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """Votes of one contrast's stumps, added up; all are whole numbers.
+
+    Attributes
+    ----------
+    fired
+        Weights of the stumps that fire on each sample, int64 (sample,), in units of ``1 / WEIGHT_UNIT``.
+    whole
+        Weights of all stumps together.
+    score
+        Probe scores of those that fire, int64 (sample,), in the same units.
+    whole_score
+        Probe scores of all together.
+    first
+        The vote of the best stump, bool (sample,).
+    """
+
+    fired: npt.NDArray[np.int64]
+    whole: int
+    score: npt.NDArray[np.int64]
+    whole_score: int
+    first: npt.NDArray[np.bool_]
+
+
+def tally_votes(
+    fired: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64], scores: npt.NDArray[np.float64]
+) -> Tally:
+    """Return the votes `fired` (sample, stump) of stumps with `weights` and probe `scores` (stump,), best first."""
+    heavy, good = (np.rint(part * WEIGHT_UNIT).astype(np.int64) for part in (weights, scores))
+    return Tally(
+        fired=fired @ heavy,
+        whole=int(heavy.sum()),
+        score=fired @ good,
+        whole_score=int(good.sum()),
+        first=fired[:, 0] if fired.shape[1] else np.zeros(len(fired), dtype=bool),
+    )
+
+
+def decide_two(tally: Tally) -> npt.NDArray[np.int16]:
+    """Return the class, 0 or 1, that has more than half of the weight; a tie goes to the best stump's vote."""
+    twice = 2 * tally.fired
+    named: npt.NDArray[np.int16] = np.where(twice == tally.whole, tally.first, twice > tally.whole).astype(np.int16)
+    return named
+
+
+def decide_many(tallies: Sequence[Tally], *, own_options: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.int16]:
+    """Return the class of which the largest share of the weight fires; one tally a class.
 
     `own_options` (sample, class) says which classes a sample may be of; without it, any.
-
     Ties go to the class whose firing stumps have the larger summed probe score, then to the class whose stumps have it
-    all together, as where none fires, then to the lower index. `scores` holds the probe scores (stump,) of each class.
+    all together, as where none fires, then to the lower index.
     """
-    share = np.stack([votes.mean(axis=1) for votes in fired], axis=1)
-    firing = np.stack([votes @ score for votes, score in zip(fired, scores, strict=True)], axis=1)
-    whole = np.broadcast_to([score.sum() for score in scores], share.shape)
+    share = np.stack([tally.fired / max(tally.whole, 1) for tally in tallies], axis=1)
+    firing = np.stack([tally.score for tally in tallies], axis=1).astype(np.float64)
+    whole = np.broadcast_to([float(tally.whole_score) for tally in tallies], share.shape)
     leads = np.ones(share.shape, dtype=bool) if own_options is None else own_options
     for criterion in (share, firing, whole):
-        # rounded, so that equal scores summed in another order stay equal
-        left = np.where(leads, np.round(criterion, 9), -np.inf)
+        left = np.where(leads, criterion, -np.inf)
         leads = left == left.max(axis=1, keepdims=True)
     winner: npt.NDArray[np.int16] = np.argmax(leads, axis=1).astype(np.int16)
     return winner
+
+
+def decide(tallies: Sequence[Tally], *, own_options: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.int16]:
+    """Return the class that the votes name: of one tally, class 0 or 1, of several, one of as many classes."""
+    return decide_two(tallies[0]) if len(tallies) == 1 else decide_many(tallies, own_options=own_options)

@@ -116,3 +116,13 @@ def list_children(store: Store, path: str) -> list[str]:
         return [name.rstrip("/") async for name in store.list_dir(path)]
 
     return [name for name in sync(names()) if name != "zarr.json"]
+
+
+def collect_objects(memory: Store) -> dict[str, bytes]:
+    """Return every object of a store in memory by key, the root's own document left out."""
+
+    async def collect() -> dict[str, bytes]:
+        found = {key: await memory.get(key, default_buffer_prototype()) async for key in memory.list()}
+        return {key: value.to_bytes() for key, value in found.items() if value is not None and key != "zarr.json"}
+
+    return sync(collect())

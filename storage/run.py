@@ -31,7 +31,7 @@ class Run:
     """
 
     def __init__(self, store: CreateOnlyStore, name: str) -> None:
-        self._store = store
+        self.store = store
         self.name = name
         document = read_document(store, name)
         if document is None:
@@ -63,13 +63,18 @@ class Run:
         return (self._attributes.get("status"), self._attributes["n_samples"]) == ("complete", self.n_samples)
 
     @property
+    def is_writable(self) -> bool:
+        """Whether results may be written beside the run."""
+        return not self.store.backend.read_only and self.store.backend.supports_writes
+
+    @property
     def sites(self) -> list[Site]:
         """The sites that the run records, in the order of `storage.schema.SITES`."""
         return [site for site in UNIT_DIMS if site in self.arrays]
 
     def pending_blocks(self) -> list[Block]:
         """Return the planned blocks that have no commit record yet: what is left to compute."""
-        self._committed = frozenset(list_commits(self._store, self.name, self.blocks))
+        self._committed = frozenset(list_commits(self.store, self.name, self.blocks))
         return [block for block in self.blocks if block.index not in self._committed]
 
     def describe(self) -> dict[str, Any]:
@@ -191,7 +196,7 @@ class Run:
             If they are gone or altered.
         """
         try:
-            return read_whole(self._store.backend, self._layout(dimension))
+            return read_whole(self.store.backend, self._layout(dimension))
         except ShardDamageError as error:
             raise BlockDamagedError(
                 f"run {self.name}, coordinate {dimension}: {error}; restore the object from a copy"
@@ -213,15 +218,15 @@ class Run:
         self.validate_complete()
         if self._is_marked_complete():
             return
-        raise_shapes(self._store, self.name, n_rows=len(self.blocks) * self.block)
-        consolidate(self._store, self.name, status="complete", n_samples=self.n_samples)
-        consolidate(self._store, "")
+        raise_shapes(self.store, self.name, n_rows=len(self.blocks) * self.block)
+        consolidate(self.store, self.name, status="complete", n_samples=self.n_samples)
+        consolidate(self.store, "")
 
     def _is_marked_complete(self) -> bool:
         """Return whether both the run's document and the root's copy of it say so, for the samples there are now."""
-        root = read_document(self._store, "") or {}
+        root = read_document(self.store, "") or {}
         copy = root.get("consolidated_metadata", {}).get("metadata", {}).get(self.name)
-        told = [(node or {}).get("attributes", {}) for node in (read_document(self._store, self.name), copy)]
+        told = [(node or {}).get("attributes", {}) for node in (read_document(self.store, self.name), copy)]
         return all((node.get("status"), node.get("n_samples")) == ("complete", self.n_samples) for node in told)
 
     def mark_planned(self) -> None:
@@ -229,18 +234,18 @@ class Run:
 
         The run's copy of its arrays stays, so that who opens it meanwhile sees the samples that it had.
         """
-        document = read_document(self._store, self.name)
+        document = read_document(self.store, self.name)
         if document is None:
             raise DatasetError(f"run {self.name}: expected its zarr.json, found none; restore it from a copy")
         document["attributes"] |= {"status": "planned", "n_samples": self.n_samples}
-        write_document(self._store, self.name, document)
-        consolidate(self._store, "")
+        write_document(self.store, self.name, document)
+        consolidate(self.store, "")
 
     @cached_property
     def arrays(self) -> dict[str, zarr.Array[Any]]:
         """Return the arrays by name, from the copy of their metadata in the run's document: one request, no listing."""
         try:
-            group = zarr.open_group(self._store, path=self.name, mode="r", zarr_format=3, use_consolidated=True)
+            group = zarr.open_group(self.store, path=self.name, mode="r", zarr_format=3, use_consolidated=True)
             return dict(sorted(group.arrays()))
         except (KeyError, TypeError, ValueError) as error:
             raise DatasetError(
@@ -255,7 +260,7 @@ class Run:
 
     def _reader(self, name: str) -> ArrayReader:
         return ArrayReader(
-            backend=self._store.backend,
+            backend=self.store.backend,
             run=self.name,
             layout=self._layout(name),
             trailing=self._array(name).shape[1:],

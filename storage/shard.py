@@ -208,7 +208,17 @@ def read_whole(backend: Backend, layout: ShardLayout) -> npt.NDArray[Any]:
     ShardDamageError
         If it is gone, or not what was written.
     """
-    place = [0] * len(layout.shard)
+    return read_whole_at(backend, layout, [0] * len(layout.shard))
+
+
+def read_whole_at(backend: Backend, layout: ShardLayout, place: Sequence[int]) -> npt.NDArray[Any]:
+    """Return the values of the shard at `place`, in the shard's shape.
+
+    Raises
+    ------
+    ShardDamageError
+        If it is gone, or not what was written.
+    """
     return decode_object(layout, _fetch(backend, layout.key(place)), layout.key(place))
 
 

@@ -12,15 +12,13 @@ import numpy.typing as npt
 import zarr
 from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
-from zarr.core.buffer import default_buffer_prototype
 from zarr.core.dtype import VariableLengthUTF8
-from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from .backend import Backend
 from .block import plan_blocks
 from .create_only import create_or_fetch
-from .document import as_json, consolidate, read_document, write_document
+from .document import as_json, collect_objects, consolidate, read_document, write_document
 from .errors import DatasetError, RunMismatchError
 from .part import Part, part_document, part_path
 from .schema import COMMITS, COORDINATES, PARTS, STORED_AS_ACTIVATIONS, ArrayPlan
@@ -143,12 +141,7 @@ def _make_documents(name: str, plan: RunPlan) -> dict[str, bytes]:
     group.create_group(PARTS)
     write_document(memory, part_path(name, 0), part_document(first_part(plan)))
     consolidate(memory, name)
-
-    async def collect() -> dict[str, bytes]:
-        found = {key: await memory.get(key, default_buffer_prototype()) async for key in memory.list()}
-        return {key: value.to_bytes() for key, value in found.items() if value is not None and key != "zarr.json"}
-
-    return sync(collect())
+    return collect_objects(memory)
 
 
 def first_part(plan: RunPlan) -> Part:

@@ -150,7 +150,7 @@ def begin_block(
         rows = _blank_rows(values[name][:, *region], values["valid"])
         encoded = encode_shard(layout, rows)
         key = layout.key((block.index, *place))
-        _put_shard(recorder, f"{where}, array {name}", layout, key, encoded)
+        put_shard(recorder, f"{where}, array {name}", layout, key, encoded)
 
     with ThreadPoolExecutor(dataset.backend.n_writing_threads) as threads:
         list(threads.map(validate, pieces))  # all is checked before the first shard is written
@@ -240,9 +240,7 @@ def _blank_rows(rows: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDA
     return blanked
 
 
-def _put_shard(
-    recorder: ShardRecorder, where: str, layout: ShardLayout, key: str, encoded: Sequence[BytesLike]
-) -> None:
+def put_shard(recorder: ShardRecorder, where: str, layout: ShardLayout, key: str, encoded: Sequence[BytesLike]) -> None:
     """Write a shard, or adopt what another writer had made.
 
     A dead writer of the same run leaves whole shards without a record. They were computed under the same identity, so

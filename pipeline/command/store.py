@@ -36,7 +36,7 @@ def status(store: ReadableStoreUrl, as_json: AsJson = False) -> None:
     dataset = open_dataset(store)
     runs = [dataset.run(name) for name in dataset.run_names()]
     if as_json:
-        _print_json({"runs": [run.describe() for run in runs]})
+        print_json({"runs": [run.describe() for run in runs]})
     else:
         Console().print(table_of_runs(runs))
 
@@ -54,7 +54,7 @@ def validate(
     faults = _audit(open_dataset(store), full=full, count=count)
     harmful = [fault for fault in faults if not fault.harmless]
     if as_json:
-        _print_json({"faults": [fault.to_dict() for fault in faults], "n_harmful": len(harmful), **asdict(count)})
+        print_json({"faults": [fault.to_dict() for fault in faults], "n_harmful": len(harmful), **asdict(count)})
     else:
         _print_faults(harmful)
         n_harmless = len(faults) - len(harmful)
@@ -86,7 +86,7 @@ def repair(
     if not dry_run:
         repair_dataset(dataset, plan)
     if as_json:
-        _print_json(asdict(plan) | {"dry_run": dry_run})
+        print_json(asdict(plan) | {"dry_run": dry_run})
     else:
         for move in plan.moves:
             typer.echo(f"{'would move' if dry_run else 'moved'} {move.key} to _aside: {move.reason}")
@@ -120,7 +120,7 @@ def gc(
     if not dry_run:
         remove_garbage(dataset, keys)
     if as_json:
-        _print_json({"deleted": [] if dry_run else keys, "garbage": keys, "dry_run": dry_run})
+        print_json({"deleted": [] if dry_run else keys, "garbage": keys, "dry_run": dry_run})
     else:
         for key in keys:
             typer.echo(f"{'would delete' if dry_run else 'deleted'} {key}")
@@ -151,5 +151,6 @@ def _print_faults(faults: list[Fault]) -> None:
         typer.echo(f"... and {len(faults) - SHOWN_FAULTS} more (--json lists all)")
 
 
-def _print_json(figures: dict[str, object]) -> None:
+def print_json(figures: dict[str, object]) -> None:
+    """Print figures as JSON on standard output."""
     typer.echo(json.dumps(figures, indent=2))

@@ -18,6 +18,37 @@ NAMESPACE = "superneurons"
 """Of connections that are made here, and ended here."""
 
 
+def connect(address: str | None = None, *, n_cpus: int = 1) -> None:
+    """Connect this process to the Ray cluster at `address`, or at ``RAY_ADDRESS``, or start one of at least `n_cpus`.
+
+    Raises
+    ------
+    EngineError
+        If there is none.
+    """
+    import ray
+
+    named = address or os.environ.get("RAY_ADDRESS")
+    try:
+        if named is None:
+            ray.init(
+                address="local",
+                num_cpus=max(n_cpus, os.cpu_count() or 1),
+                namespace=NAMESPACE,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        else:
+            ray.init(address=named, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise EngineError(
+            f"Ray at {named or 'this machine'}: expected to connect, found: {reason}; check the address, or "
+            "leave it out to compute on this machine"
+        ) from error
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RayEngine:
     """Computes the jobs on plain Ray actors, each with one model on its share of CPUs and GPUs.
@@ -41,37 +72,13 @@ class RayEngine:
 
         ours = not ray.is_initialized() or ray.get_runtime_context().namespace == NAMESPACE
         if not ray.is_initialized():
-            self._connect()
+            connect(self.address, n_cpus=self.n_workers * self.threads)
         try:
             self._validate_resources()
             self._run(jobs, on_report)
         finally:
             if ours and not all(job.purpose == "pilot" for job in jobs):  # which are followed by others
                 ray.shutdown()
-
-    def _connect(self) -> None:
-        import ray
-
-        address = self.address or os.environ.get("RAY_ADDRESS")
-        try:
-            if address is None:
-                n_cpus = max(self.n_workers * self.threads, os.cpu_count() or 1)
-                ray.init(
-                    address="local",
-                    num_cpus=n_cpus,
-                    namespace=NAMESPACE,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                )
-            else:
-                ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise EngineError(
-                f"Ray at {address or 'this machine'}: expected to connect, found: {reason}; check the address, or "
-                "leave it out to compute on this machine"
-            ) from error
 
     def _validate_resources(self) -> None:
         """Refuse what one worker can never get; on a cluster that was named, nodes may still come."""

@@ -6,13 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from sklearn import metrics
 
 from search import SearchError, read_supervision, search_run
 from search.baseline import predict_base, predict_baselines, predict_majority, predict_question_only
-from search.evaluation import default_metric
+from search.evaluation import default_metric, score_base, score_named
+from search.selection import Select, Selection
+from search.stump import METRICS
 from search.supervision import Supervision
-from storage import ensure_dataset
-from storage.errors import RunIncompleteError
+from search.vote import Vote
+from storage import ensure_dataset, open_dataset
+from storage.errors import ReadOnlyError, RunIncompleteError
+from storage.ledger import read_entries
 from storage.schema import SPLITS
 from tests.storage.fake_run import fill_run, make_plan, make_shape
 
@@ -25,7 +30,10 @@ def test_planted_neurons_answer_every_test_question(tmp_path: Path, options: tup
     assert report.accuracy["super_neurons"] == 1.0
     assert report.accuracy["super_neurons_depth1"] < 0.7
     assert report.super_neurons.first_layer == 1
-    assert report.super_neurons_depth1.first_layer == 0
+    assert report.super_neurons_depth1.first_layer is None  # of noise alone, none is above chance
+    careless = search_run(report.scan.run, selection=Selection(max_q=None))
+    assert careless.super_neurons_depth1.first_layer == 0
+    assert (report.n_openings, careless.n_openings) == (1, 2)
     found = {(row["site"], row["layer"], row["unit"]) for row in report.super_neurons.describe()}
     assert found <= {("mlp", 1, 600 + label) for label in range(len(options))}
     assert report.n_neurons == 3 * (6 + 700 + 4)
@@ -110,3 +118,44 @@ def test_rows_that_are_not_valid_play_no_part(tmp_path: Path) -> None:
     rows = np.concatenate([supervision.rows(split) for split in SPLITS])
     assert sorted(rows) == [row for row in range(100) if row % 50 != 7]
     assert (supervision.labels[rows] >= 0).all()
+
+
+def test_the_models_own_scores_are_those_of_scikit_learn(tmp_path: Path) -> None:
+    run = make_planted_run(tmp_path / "store", options=("a", "b", "c"))
+    supervision = read_supervision(run)
+    rows = supervision.rows("probe")
+    answers, labels = predict_base(run, supervision, rows), supervision.labels[rows]
+    peers = (
+        metrics.accuracy_score,
+        metrics.balanced_accuracy_score,
+        metrics.f1_score,
+        metrics.matthews_corrcoef,
+    )
+    for metric, peer in zip(METRICS, peers, strict=True):
+        expected = [peer(labels == target, answers == target) for target in range(3)]
+        assert score_base(run, supervision, metric=metric) == pytest.approx(expected, rel=1e-12)
+    everything = np.ones(4, dtype=bool)
+    assert score_named(everything, np.array([True, False, True, True]), metric="mcc") == 0.0
+
+
+@pytest.mark.parametrize("select", ["auto", "top_k", "above_base"])
+@pytest.mark.parametrize("vote", ["majority", "log_odds"])
+def test_every_selection_and_vote_finds_the_planted_neurons(tmp_path: Path, select: Select, vote: Vote) -> None:
+    run = make_planted_run(tmp_path / "store", options=("a", "b", "c"))
+    selection = Selection(select=select, vote=vote, n_neurons=1)
+    report = search_run(run, selection=selection, rule="midpoint", sites=("mlp",))
+    assert report.accuracy["super_neurons"] == 1.0
+    assert {row["site"] for row in report.super_neurons.describe()} == {"mlp"}
+
+
+def test_a_store_that_can_only_be_read_is_searched_all_the_same(tmp_path: Path) -> None:
+    run = make_planted_run(tmp_path / "store", options=("no", "yes"))
+    told = search_run(run)
+    shut = open_dataset(str(tmp_path / "store"))
+    shut.backend._read_only = True
+    report = search_run(shut.run(run.name))
+    assert report.accuracy == told.accuracy
+    assert (told.n_openings, report.n_openings) == (1, None)
+    assert len(read_entries(run)) == 1
+    with pytest.raises(ReadOnlyError, match="expected a store that can be written"):
+        search_run(shut.run(run.name), save=True)

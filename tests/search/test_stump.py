@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from search.errors import SearchError
-from search.stump import METRICS, RULES, Metric, Rule, contrast_classes, fit_stumps, parse_metric, parse_rule
+from search.stump import METRICS, RULES, Metric, Rule, Stumps, contrast_classes, fit_stumps, parse_metric, parse_rule
 
 
 def rank_exactly(predicted: npt.NDArray[np.bool_], positive: npt.NDArray[np.bool_], metric: Metric) -> Fraction:
@@ -63,6 +64,13 @@ ACTIVATIONS = st.sampled_from(["f2", "f4"]).flatmap(
 )
 
 
+def assert_shares(stumps: Stumps, contrast: int, unit: int, column: Any, positive: npt.NDArray[np.bool_]) -> None:
+    margin = column.astype(np.float64) - stumps.threshold[contrast, unit]
+    named = stumps.polarity[contrast, unit] * margin > 0
+    assert stumps.sensitivity[contrast, unit] == pytest.approx(named[positive].mean(), rel=1e-14)
+    assert stumps.specificity[contrast, unit] == pytest.approx((~named[~positive]).mean(), rel=1e-14)
+
+
 @settings(max_examples=400, deadline=None)
 @given(
     activations=ACTIVATIONS,
@@ -83,6 +91,7 @@ def test_stumps_equal_brute_force(activations: Any, n_classes: int, metric: Metr
                 rank, threshold, polarity = brute_force(activations[:, unit], positive, metric)
                 assert found[0] == pytest.approx(score_of(rank, metric), rel=1e-14, abs=1e-300)
                 assert found[1:] == [threshold, polarity]
+                assert_shares(stumps, contrast, unit, activations[:, unit], positive)
 
 
 def exact_threshold(column: npt.NDArray[Any], positive: npt.NDArray[np.bool_], rule: Rule) -> float:
@@ -123,6 +132,7 @@ def test_stumps_of_other_rules_equal_brute_force(
             ranks = [rank_exactly(p * (column - threshold) > 0, positive, metric) for p in (1, -1)]
             assert stumps.polarity[contrast, unit] == (-1 if ranks[1] > ranks[0] else 1)
             assert stumps.score[contrast, unit] == pytest.approx(score_of(max(ranks), metric), rel=1e-14, abs=1e-300)
+            assert_shares(stumps, contrast, unit, column, positive)
             if metric == "balanced_accuracy":
                 assert stumps.score[contrast, unit] <= optimal.score[contrast, unit]
 
@@ -138,7 +148,7 @@ def test_neither_the_order_of_samples_nor_the_choice_of_rows_changes_a_bit(rule:
     chosen = fit_stumps(
         activations, labels[rows][order], n_classes=3, metric="balanced_accuracy", rule=rule, rows=rows[order]
     )
-    for name in ("score", "threshold", "polarity", "auroc", "z", "ks"):
+    for name in (field.name for field in fields(Stumps)):
         np.testing.assert_array_equal(getattr(plain, name), getattr(chosen, name))
 
 

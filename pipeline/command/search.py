@@ -1,0 +1,116 @@
+"""Finding Super Neurons: ``superneurons search``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from .store import AsJson, ReadableStoreUrl, print_json
+
+if TYPE_CHECKING:
+    from search import SearchReport
+
+
+def search(
+    store: ReadableStoreUrl,
+    run: Annotated[list[str] | None, typer.Option(help="Only this run; may be given several times.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="accuracy, balanced_accuracy, f1 or mcc; default: by options.")
+    ] = None,
+    rule: Annotated[str, typer.Option(help="How thresholds are set: zero, mean, midpoint or optimal.")] = "optimal",
+    select: Annotated[str, typer.Option(help="Which stumps vote: auto, top_k or above_base.")] = "auto",
+    top: Annotated[int, typer.Option("--top", min=1, help="Of --select top_k: neurons for each contrast.")] = 16,
+    vote: Annotated[str, typer.Option(help="majority, or weighted by log_odds.")] = "majority",
+    max_depth: Annotated[int | None, typer.Option(min=1, help="Only neurons of layers below this.")] = None,
+    max_q: Annotated[
+        float, typer.Option(min=0, max=1, help="Only neurons above chance at this q-value; 1: all.")
+    ] = 0.05,
+    correction: Annotated[str, typer.Option(help="q-values by bh (Benjamini-Hochberg) or by (-Yekutieli).")] = "bh",
+    site: Annotated[list[str] | None, typer.Option(help="Only this site; may be given several times.")] = None,
+    engine: Annotated[
+        str, typer.Option(help="threads, processes, ray, or a Dask scheduler such as tcp://host:8786.")
+    ] = "threads",
+    save: Annotated[
+        bool, typer.Option("--save/--no-save", help="Keep the scores of all neurons in the store, below _search.")
+    ] = True,
+    classifiers: Annotated[
+        Path | None, typer.Option(help="A folder for portable classifiers, a JSON file for each run.")
+    ] = None,
+    neurons: Annotated[bool, typer.Option("--neurons", help="List the Super Neurons too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find the Super Neurons of every run and compare them with the baselines."""
+    from search import SearchError
+    from search.selection import Selection, parse_correction, parse_select
+    from search.stump import parse_metric, parse_rule
+    from search.vote import parse_vote
+    from storage import open_dataset
+    from storage.schema import Site
+
+    from ..engine.dask_engine import open_scheduler
+    from ..progress import search_runs
+
+    selection = Selection(
+        select=parse_select(select),
+        n_neurons=top,
+        max_depth=max_depth,
+        max_q=None if max_q >= 1 else max_q,
+        correction=parse_correction(correction),
+        vote=parse_vote(vote),
+    )
+    options = {
+        "metric": None if metric is None else parse_metric(metric),
+        "rule": parse_rule(rule),
+        "selection": selection,
+        "sites": cast("tuple[Site, ...]", tuple(site)) if site else None,
+    }
+    if classifiers is not None and classifiers.is_file():
+        raise SearchError(f"{classifiers}: expected a folder, found a file; choose another")
+    dataset = open_dataset(store)
+    runs = [dataset.run(name) for name in (run or dataset.run_names())]
+    if not runs:
+        raise SearchError(f"{store}: expected at least one run, found none; extract one first")
+    with open_scheduler(engine) as scheduler:
+        reports = search_runs(runs, scheduler=scheduler, save=save and runs[0].is_writable, **options)
+    _keep_classifiers(reports, classifiers, save=save)
+    _print_reports(reports, neurons=neurons, as_json=as_json)
+
+
+def _keep_classifiers(reports: list[SearchReport], folder: Path | None, *, save: bool) -> None:
+    """Write each run's classifier into `folder`, and beside the scores in the store."""
+    from search.classifier_file import make_portable, save_classifier, write_classifier
+
+    for report in reports:
+        portable = make_portable(report.super_neurons, report.scan, report.selection)
+        if report.scan.result is not None and save:
+            save_classifier(report.scan.result, portable)
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_classifier(folder / f"{report.model}.{report.task}.json", portable)
+
+
+def _print_reports(reports: list[SearchReport], *, neurons: bool, as_json: bool) -> None:
+    from rich.console import Console
+
+    from ..table import table_of_neurons, tables_of_accuracies
+
+    if as_json:
+        rows = [
+            report.to_dict() | ({"super_neurons": report.super_neurons.describe()} if neurons else {})
+            for report in reports
+        ]
+        print_json({"runs": rows})
+        return
+    console = Console()
+    console.print(*tables_of_accuracies(reports), sep="\n\n", end="\n\n")
+    for report in reports if neurons else []:
+        console.print(table_of_neurons(report))
+    openings = [report.n_openings for report in reports if report.n_openings is not None]
+    if openings:
+        console.print(
+            f"The test split was opened {max(openings)} {'time' if max(openings) == 1 else 'times'} so far, by the "
+            "ledger in the store.",
+            soft_wrap=True,
+        )

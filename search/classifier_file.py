@@ -1,0 +1,166 @@
+"""The portable classifier: Super Neurons as a small JSON file, with all that it takes to use them elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from storage.result import Result
+
+from .classifier import SuperNeurons
+from .errors import SearchError
+from .scan import Scan
+from .selection import Selection
+from .stump_table import StumpTable
+
+if TYPE_CHECKING:
+    from .classifier_document import NeuronEntry
+
+CLASSIFIER_FORMAT = "superneurons-classifier"
+CLASSIFIER_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortableClassifier:
+    """Super Neurons with the answers that they choose among, and where they come from.
+
+    ``options`` are texts in the order of their indices; ``identity`` is that of the run that they were found in, model
+    and prompt included; ``provenance`` tells run, scan and selection.
+    """
+
+    super_neurons: SuperNeurons
+    options: tuple[str, ...]
+    identity: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+
+
+def make_portable(super_neurons: SuperNeurons, scan: Scan, selection: Selection) -> PortableClassifier:
+    """Return the classifier with what it was found in."""
+    provenance = {
+        "run": scan.run.name,
+        "scan": asdict(scan.spec),
+        "selection": asdict(selection),
+        "n_neurons_searched": scan.n_neurons,
+        "n_probe": len(scan.supervision.rows("probe")),
+        "n_validation": len(scan.supervision.rows("validation")),
+        "generator": f"superneurons {version('superneurons')}",
+    }
+    options = tuple(scan.run.read_options())
+    return PortableClassifier(
+        super_neurons=super_neurons, options=options, identity=scan.run.identity, provenance=provenance
+    )
+
+
+def encode_classifier(classifier: PortableClassifier) -> bytes:
+    """Return the classifier as JSON text; the same classifier gives the same bytes."""
+    document = {
+        "format": CLASSIFIER_FORMAT,
+        "format_version": CLASSIFIER_VERSION,
+        "options": list(classifier.options),
+        "fallback": classifier.super_neurons.fallback,
+        "neurons": [
+            row | {"q_value": None if math.isnan(row["q_value"]) else row["q_value"]}  # JSON has no NaN
+            for row in classifier.super_neurons.describe()
+        ],
+        "identity": dict(classifier.identity),
+        "provenance": dict(classifier.provenance),
+    }
+    return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
+
+
+def write_classifier(path: str | Path, classifier: PortableClassifier) -> None:
+    """Write the classifier to a file, replacing it in one step."""
+    target = Path(path)
+    partial = target.with_name(f"{target.name}.partial")
+    try:
+        partial.write_bytes(encode_classifier(classifier))
+        partial.replace(target)
+    except OSError as error:
+        raise SearchError(f"{path}: expected a place to write to, found: {error.strerror}; choose another") from error
+
+
+def save_classifier(result: Result, classifier: PortableClassifier) -> str:
+    """Write the classifier into the store, beside the scan it was chosen from, and return its key.
+
+    Its name tells its content, so that one of another selection has another name.
+    """
+    content = encode_classifier(classifier)
+    return result.write_file(f"classifier-{hashlib.sha256(content).hexdigest()[:12]}.json", content)
+
+
+def read_classifier(path: str | Path) -> PortableClassifier:
+    """Return the classifier of a file.
+
+    Raises
+    ------
+    SearchError
+        If there is no such file, or it holds something else.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise SearchError(f"{path}: expected a classifier, found: {error.strerror}; name its file") from error
+    return parse_classifier(content, where=str(path))
+
+
+def parse_classifier(content: bytes, *, where: str) -> PortableClassifier:
+    """Return the classifier that JSON text describes.
+
+    Raises
+    ------
+    SearchError
+        Naming the first thing that is not as it should be.
+    """
+    from pydantic import ValidationError
+
+    from .classifier_document import ClassifierDocument
+
+    try:
+        document = ClassifierDocument.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the whole"
+        raise SearchError(
+            f"{where}: expected a {CLASSIFIER_FORMAT} of version {CLASSIFIER_VERSION}, found in {place}: "
+            f"{first['msg']}; write it anew with `superneurons search --classifiers`"
+        ) from error
+    n_options = len(document.options)
+    targets = (1,) if n_options == 2 else tuple(range(n_options))
+    strangers = {neuron.option for neuron in document.neurons} - set(targets)
+    if strangers or not 0 <= document.fallback < n_options:
+        raise SearchError(
+            f"{where}: expected neurons and answers of {n_options} options, found "
+            f"{sorted(strangers) or document.fallback}; "
+            "write it anew with `superneurons search --classifiers`"
+        )
+    groups = [[neuron for neuron in document.neurons if neuron.option == target] for target in targets]
+    super_neurons = SuperNeurons(
+        contrasts=tuple(map(_tabulate, groups)),
+        weights=tuple(np.array([neuron.weight for neuron in group]) for group in groups),
+        fallback=document.fallback,
+    )
+    return PortableClassifier(
+        super_neurons=super_neurons,
+        options=tuple(document.options),
+        identity=document.identity,
+        provenance=document.provenance,
+    )
+
+
+def _tabulate(neurons: list[NeuronEntry]) -> StumpTable:
+    def column(name: str, dtype: str) -> Any:
+        return np.array([getattr(neuron, name) for neuron in neurons], dtype=dtype)
+
+    whole = {name: column(name, "i8") for name in ("token", "layer", "unit")}
+    figures = {
+        name: column(name, "f8") for name in ("score", "threshold", "sensitivity", "specificity", "auroc", "q_value")
+    }
+    return StumpTable(site=column("site", "U16"), polarity=column("polarity", "i1"), **whole, **figures)

@@ -1,0 +1,82 @@
+"""Tables of stumps: named neurons with their thresholds, best first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from storage.result import Cell
+from storage.schema import SITES, Site
+
+from .scan import Layer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StumpTable:
+    """Stumps of one contrast, best first.
+
+    Columns of equal length (stump,): ``site`` (text), ``token``, ``layer``, ``unit``, ``score``, ``threshold``,
+    ``polarity``, ``sensitivity``, ``specificity``, ``auroc`` and ``q_value`` (NaN where chance was not looked at).
+    Constant neurons are left out. Among equal scores the earlier layer comes first, then the earlier token, then the
+    order of `SITES`, then the lower unit.
+    """
+
+    site: npt.NDArray[np.str_]
+    token: npt.NDArray[np.int64]
+    layer: npt.NDArray[np.int64]
+    unit: npt.NDArray[np.int64]
+    score: npt.NDArray[np.float64]
+    threshold: npt.NDArray[np.float64]
+    polarity: npt.NDArray[np.int8]
+    sensitivity: npt.NDArray[np.float64]
+    specificity: npt.NDArray[np.float64]
+    auroc: npt.NDArray[np.float64]
+    q_value: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def take(self, rows: npt.NDArray[Any] | slice) -> StumpTable:
+        """Return the stumps that `rows` (indices, a mask or a slice) choose."""
+        return StumpTable(**{column.name: getattr(self, column.name)[rows] for column in fields(self)})
+
+    def sort(self) -> StumpTable:
+        """Return the stumps best first."""
+        places = np.array([SITES.index(cast("Site", str(site))) for site in self.site], dtype=np.int64)
+        return self.take(np.lexsort((self.unit, places, self.token, self.layer, -self.score)))
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return the stumps as plain rows."""
+        return [
+            {column.name: getattr(self, column.name)[row].item() for column in fields(self)} for row in range(len(self))
+        ]
+
+
+def tabulate_layer(cell: Cell, layer: Layer, *, contrast: int, q_values: npt.NDArray[np.float64]) -> StumpTable:
+    """Return the stumps of one layer for one contrast, in the order of their units, constant neurons left out.
+
+    `q_values` has shape (unit,).
+    """
+    units = np.flatnonzero(np.isfinite(layer["score"][contrast]))
+    token, depth = cell.place
+    figures = ("score", "threshold", "polarity", "sensitivity", "specificity", "auroc")
+    return StumpTable(
+        site=np.full(len(units), cell.folder),
+        token=np.full(len(units), token),
+        layer=np.full(len(units), depth),
+        unit=units,
+        q_value=q_values[units],
+        **{name: layer[name][contrast, units] for name in figures},
+    )
+
+
+def join_tables(tables: Sequence[StumpTable]) -> StumpTable:
+    """Return the stumps of all tables, best first."""
+    columns = {
+        column.name: np.concatenate([getattr(table, column.name) for table in tables]) for column in fields(StumpTable)
+    }
+    return StumpTable(**columns).sort()

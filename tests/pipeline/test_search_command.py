@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dask.distributed import LocalCluster
+
+from pipeline.cli import main
+from search.classifier_file import read_classifier
+from storage import open_dataset
+from storage.ledger import read_entries
+from tests.search.planted import make_planted_run
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    make_planted_run(tmp_path / "store", options=("a", "b", "c"), n_samples=600)
+    return tmp_path / "store"
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr("sys.argv", ["superneurons", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def figures(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *words: str) -> Any:
+    assert call(monkeypatch, "search", *words, "--json", "--neurons") == 0
+    (row,) = json.loads(capfd.readouterr().out)["runs"]
+    del row["n_openings"]
+    return row
+
+
+def test_every_engine_finds_the_same(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], ray_session: None
+) -> None:
+    expected = figures(monkeypatch, capfd, str(store), "--no-save")
+    assert expected["accuracy"]["super_neurons"] == 1.0
+    assert not (store / "_search").exists()
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        engines = ["processes", "ray", cluster.scheduler_address]
+        for place, engine in enumerate(engines):
+            how = ["--no-save"] if place else []  # the first leaves its scores, the others do without
+            assert figures(monkeypatch, capfd, str(store), "--engine", engine, *how) == expected
+    assert figures(monkeypatch, capfd, str(store)) == expected  # from the scores that are there
+    assert len(read_entries(open_dataset(str(store)).run("planted/task"))) == 5
+
+
+def test_flags_reach_the_search(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--rule", "midpoint", "--metric", "f1", "--select", "top_k", "--top", "2", "--vote", "log_odds"]
+    words += ["--max-depth", "2", "--site", "mlp", "--max-q", "1", "--correction", "by"]
+    row = figures(monkeypatch, capfd, str(store), *words, "--classifiers", str(tmp_path / "found"))
+    assert (row["metric"], row["n_super_neurons"]) == ("f1", 6)
+    assert {(neuron["site"], neuron["layer"] < 2) for neuron in row["super_neurons"]} == {("mlp", True)}
+    classifier = read_classifier(tmp_path / "found" / "planted.task.json")
+    assert classifier.options == ("a", "b", "c")
+    assert classifier.provenance["scan"] == {"metric": "f1", "rule": "midpoint", "sites": ["mlp"]}
+    chosen = classifier.provenance["selection"]
+    assert (chosen["select"], chosen["n_neurons"], chosen["vote"], chosen["correction"]) == (
+        "top_k",
+        2,
+        "log_odds",
+        "by",
+    )
+    assert chosen["max_q"] is None and chosen["max_depth"] == 2
+    neurons = [neuron["unit"] for neuron in row["super_neurons"]]
+    assert np.concatenate([table.unit for table in classifier.super_neurons.contrasts]).tolist() == neurons
+    (kept,) = (store / "_search" / "planted" / "task").glob("*/classifier-*.json")
+    assert kept.read_bytes() == (tmp_path / "found" / "planted.task.json").read_bytes()
+
+
+def test_the_table_says_how_often_the_test_split_was_opened(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for count in ("1 time", "2 times"):
+        assert call(monkeypatch, "search", str(store), "--no-save") == 0
+        assert f"The test split was opened {count} so far" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--rule", "median"], "rule 'median': expected one of zero, mean, midpoint, optimal"),
+        (["--select", "best"], "select 'best': expected one of auto, top_k, above_base"),
+        (["--vote", "plurality"], "vote 'plurality': expected one of majority, log_odds"),
+        (["--correction", "bonferroni"], "correction 'bonferroni': expected one of bh, by"),
+        (["--site", "attention"], "expected one of the sites ['residual', 'mlp', 'heads'], found 'attention'"),
+        (["--engine", "dusk"], "engine 'dusk': expected threads, processes, ray or the address"),
+        (["--max-q", "2"], "2.0 is not in the range 0<=x<=1"),
+        (["--max-depth", "0"], "0 is not in the range x>=1"),
+        (["--classifiers", "FILE"], "expected a folder, found a file"),
+    ],
+)
+def test_a_mistake_is_one_line_and_code_2(
+    words: list[str],
+    expected: str,
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    named = [str(tmp_path / "file") if word == "FILE" else word for word in words]
+    assert call(monkeypatch, "search", str(store), *named) == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.strip() and not line.endswith(": searched")]
+    assert len(lines) == 1 and lines[0].startswith("superneurons: ") and expected in lines[0]
+
+
+def test_no_scheduler_at_an_address_is_one_line(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pipeline.engine.dask_engine.CONNECT_S", 0.5)
+    assert call(monkeypatch, "search", str(store), "--engine", "tcp://127.0.0.1:1") == 2
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("superneurons: ")]
+    assert "engine tcp://127.0.0.1:1: expected a Dask scheduler, found none" in line
