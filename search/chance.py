@@ -103,8 +103,8 @@ def rank_p_values(
     -----
     Twice the tail on the side where `z` lies, of the normal distribution, or where that is heavier of the gamma
     distribution of the same three moments [1]_. The latter keeps a neuron that is alike for nearly all samples from
-    looking certain: if 5 of 584 samples stand apart and are all of a class of 12 %, the chance is 3e-5, the normal tail
-    2e-9.
+    looking certain: if 5 of 584 samples stand apart and are all of a class of 12 %, the chance is 2e-5, the normal tail
+    1e-9.
 
     References
     ----------

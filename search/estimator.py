@@ -278,7 +278,7 @@ class SuperNeuronClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         return best
 
     def _share(self, fired: list[npt.NDArray[np.bool_]]) -> npt.NDArray[np.float64]:
-        """Return the shares of the votes (n_samples, n_classes); that of the class which is named is raised by a hair."""
+        """Return the shares of the votes (n_samples, n_classes); the one that is named is raised by a hair."""
         tallies = [
             tally_votes(votes, weight, score)
             for votes, weight, score in zip(fired, self.weights_, self._best_scores, strict=True)

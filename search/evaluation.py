@@ -14,13 +14,19 @@ from storage import Run
 from storage.errors import ReadOnlyError, StoreWriteError
 from storage.ledger import append_entry
 
+from .ballot import read_votes
 from .baseline import predict_base, predict_baselines
 from .classifier import SuperNeurons
 from .errors import SearchError
+from .interval import PairedComparison, clustered_interval, compare_paired
 from .scan import Scan, ScanSpec, Scheduler, plan_scan, scan_run
 from .selection import Selection, find_q_values, select_super_neurons
+from .stability import effective_voters
 from .stump import Metric, Rule, contrast_classes
 from .supervision import Supervision, read_supervision
+
+MAX_VOTERS = 256
+"""Stumps whose agreement is looked at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +37,9 @@ class SearchReport:
     arrays may not; ``greedy_accuracy`` is that of its generated answer, where a text that names no option is wrong,
     None where the run does not hold it. ``n_openings`` counts how often the run's test split was opened, this time
     included, by the ledger in the store; None where the store cannot be written.
+    ``interval`` holds the 95 % interval of each accuracy, its samples clustered by image, and ``above_base`` compares
+    the Super Neurons with the base on the same samples; None where there is no base. ``n_effective`` counts the
+    independent voters that the Super Neurons of each contrast are worth on the validation split.
     """
 
     model: str
@@ -40,6 +49,9 @@ class SearchReport:
     n_neurons: int
     n_test: int
     accuracy: dict[str, float]
+    interval: dict[str, tuple[float, float]]
+    above_base: PairedComparison | None
+    n_effective: list[float]
     greedy_accuracy: float | None
     super_neurons: SuperNeurons
     super_neurons_depth1: SuperNeurons
@@ -60,6 +72,9 @@ class SearchReport:
             "n_super_neurons_depth1": len(self.super_neurons_depth1),
             "first_layer": self.super_neurons.first_layer,
             "accuracy": self.accuracy,
+            "interval": {name: list(ends) for name, ends in self.interval.items()},
+            "above_base": None if self.above_base is None else asdict(self.above_base),
+            "n_effective": self.n_effective,
             "greedy_accuracy": self.greedy_accuracy,
             "n_openings": self.n_openings,
         }
@@ -111,7 +126,9 @@ def search_run(
         "super_neurons": deep.predict(run, rows, supervision=labelled, scheduler=scheduler),
         "super_neurons_depth1": shallow.predict(run, rows, supervision=labelled, scheduler=scheduler),
     }
-    accuracy = {name: float((answer == labelled.labels[rows]).mean()) for name, answer in predictions.items()}
+    right = {name: answer == labelled.labels[rows] for name, answer in predictions.items()}
+    images = run.read_samples("image_id")[rows]
+    intervals = {name: clustered_interval(part, images) for name, part in right.items()}
     spoken = run.read_samples("base_answer")[rows] if run.has_array("base_answer") else None
     model, _, task = run.name.rpartition("/")
     return SearchReport(
@@ -121,7 +138,10 @@ def search_run(
         n_options=labelled.n_classes,
         n_neurons=scan.n_neurons,
         n_test=len(rows),
-        accuracy=accuracy,
+        accuracy={name: float(part.mean()) for name, part in right.items()},
+        interval={name: (low, high) for name, (_, low, high) in intervals.items()},
+        above_base=compare_paired(right["super_neurons"], right["base"], images) if "base" in right else None,
+        n_effective=count_effective(run, labelled, deep, scheduler=scheduler),
         greedy_accuracy=None if spoken is None else float((spoken == labelled.labels[rows]).mean()),
         super_neurons=deep,
         super_neurons_depth1=shallow,
@@ -129,6 +149,21 @@ def search_run(
         selection=chosen,
         n_openings=n_openings,
     )
+
+
+def count_effective(
+    run: Run, supervision: Supervision, super_neurons: SuperNeurons, *, scheduler: Scheduler = "threads"
+) -> list[float]:
+    """Return for each contrast how many independent voters its best stumps are worth, on the validation split.
+
+    Their agreement counts apart from what the labels make them agree on; of more than `MAX_VOTERS`, the best.
+    """
+    rows, counts = supervision.rows("validation"), []
+    for target, table in zip(contrast_classes(supervision.n_classes), super_neurons.contrasts, strict=True):
+        fired = read_votes(run, table.take(slice(MAX_VOTERS)), rows, scheduler=scheduler)
+        labels = (supervision.labels[rows] == target).astype(np.int16)
+        counts.append(effective_voters(fired, labels=labels) if len(table) else 0.0)
+    return counts
 
 
 def open_test_split(scan: Scan, selection: Selection) -> int | None:

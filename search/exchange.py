@@ -22,6 +22,10 @@ MOSTLY_FIXED = 0.25
 """Of a class's variation between images, what may lie between images of unlike size before images count as samples."""
 
 
+LARGEST_IMAGE = 2**15 - 1
+"""Samples that an image may have."""
+
+
 def group_images(image_ids: npt.NDArray[Any]) -> list[npt.NDArray[np.intp]]:
     """Return the samples of every image, (image, sample), for each number of samples that an image has, ascending.
 
@@ -42,7 +46,8 @@ def permute_labels(
     an exchange like the others: a test that is conditional on what cannot be exchanged keeps its level.
 
     The order within an image is random, as labels may follow it: where each image has one question to be answered yes
-    and then one to be answered no, moving their labels as they stand would change nothing.
+    and then one to be answered no, moving their labels as they stand would change nothing. Where samples have options
+    of their own, a label may be none of them: it says which class a sample is of, for a search of contrasts.
     """
     exchanged = labels.copy()
     for rows in group_images(image_ids):
@@ -83,8 +88,24 @@ class Exchange:
 
 
 def plan_exchange(labels: npt.NDArray[np.integer], image_ids: npt.NDArray[Any], *, n_classes: int) -> Exchange:
-    """Return what `exchange_p_values` needs of `labels` and `image_ids`, both (sample,), of one split."""
+    """Return what `exchange_p_values` needs of `labels` and `image_ids`, both (sample,), of one split.
+
+    Where all samples share one image, they are exchanged one by one.
+
+    Raises
+    ------
+    SearchError
+        If an image has more samples than can be counted.
+    """
     groups = group_images(image_ids)
+    if len(groups) == 1 and len(groups[0]) == 1:
+        groups = group_images(np.arange(len(labels)))
+    largest = groups[-1].shape[1]
+    if largest > LARGEST_IMAGE or largest * len(labels) >= 2**31:
+        raise SearchError(
+            f"images: expected at most {min(LARGEST_IMAGE, (2**31 - 1) // len(labels))} samples of one image, found "
+            f"{largest}; divide them into groups that may be exchanged"
+        )
     targets = contrast_classes(n_classes)
     return Exchange(
         order=np.concatenate([rows.T.ravel() for rows in groups]),
@@ -175,12 +196,22 @@ def exchange_p_values(
     With zeros and ones for ranks the same formulas give mean and variance of the positive samples below a cut, and of
     those between two. ``ks`` is the largest distance of that process from its mean without images. The chance that it
     is reached is the sum over cuts of the rate at which a Gaussian process of these variances crosses that distance
-    [2]_, both sides being joined by Kolmogorov's series; without images this is Kolmogorov's limit itself. Where no two
-    samples share an image it is `ks_p_values`.
+    [2]_, both sides being joined by Kolmogorov's series; without images this is Kolmogorov's limit itself. It is no
+    less than the chance of being that far at one cut. Where no two samples share an image it is `ks_p_values`.
 
     A design effect that is one number for a neuron would not do: where each image has one positive and one negative
     sample, the process forgets faster than a bridge, and a neuron that sees the image alone has both a tiny variance
     and a significant statistic.
+
+    Normal tails are too light, and heavier ones are taken, in three cases: a rank sum that is skew (`rank_p_values`); a
+    neuron that most samples have one value of, whose process is taken for a bridge; and images of unlike size, where
+    what no exchange changes may be far from 0: beyond a deviation it is taken for chance, and beyond `MOSTLY_FIXED` of
+    a class an image counts as one sample.
+
+    Of labels exchanged under the activations of two small models and ten tasks, 0.7 to 1.1 % had a p-value of at most
+    0.01 by AUROC and 0.5 to 1.0 % by ``ks``, and 4.4 to 5.2 % and 3.3 to 4.8 % one of at most 0.05. A neuron that tells
+    two kinds of images apart has ``ks <= 0.05`` at a rate of 7 % among 150 images and 13 % among 12, ``ks <= 0.01`` at
+    1.3 %.
 
     References
     ----------

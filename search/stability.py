@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -86,7 +86,7 @@ class Stability:
     frequency: Mapping[Hashable, float]
 
 
-def measure_stability(chosen: Sequence[Collection[Hashable]], *, n_neurons: int) -> Stability:
+def measure_stability(chosen: Sequence[Iterable[Hashable]], *, n_neurons: int) -> Stability:
     """Return how alike the choices `chosen` are, each made from the same `n_neurons` with other samples.
 
     A neuron is named by whatever can be hashed, the same in every choice.

@@ -87,7 +87,11 @@ def test_a_store_that_is_damaged_by_hand_is_refused_by_name_and_mended(
     assert "1 computed now" in capfd.readouterr().out
     assert call(monkeypatch, "validate", str(store), "--full", "--json") == 0
     assert json.loads(capfd.readouterr().out)["faults"] == []
-    mended = {key: content for key, content in shard_bytes(open_dataset(store)).items() if not key.startswith(("_aside", "_search"))}
+    mended = {
+        key: content
+        for key, content in shard_bytes(open_dataset(store)).items()
+        if not key.startswith(("_aside", "_search"))
+    }
     assert mended.keys() == undamaged.keys()
     assert [key for key in mended if mended[key] != undamaged[key]] == []
 

@@ -74,8 +74,8 @@ def test_a_file_that_is_none_is_refused_by_place(report: SearchReport, change: d
 def test_a_file_that_cannot_be_read_or_written_is_named(report: SearchReport, tmp_path: Path) -> None:
     with pytest.raises(SearchError, match="none.json: expected a classifier, found: No such file"):
         read_classifier(tmp_path / "none.json")
+    portable = make_portable(report.super_neurons, report.scan, report.selection)
     with pytest.raises(SearchError, match="x.json: expected a place to write to, found: No such file"):
-        portable = make_portable(report.super_neurons, report.scan, report.selection)
         write_classifier(tmp_path / "none" / "x.json", portable)
     with pytest.raises(SearchError, match="here: expected .*found in the whole: Invalid JSON"):
         parse_classifier(b"{", where="here")

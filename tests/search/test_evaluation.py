@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,7 +38,13 @@ def test_planted_neurons_answer_every_test_question(tmp_path: Path, options: tup
     found = {(row["site"], row["layer"], row["unit"]) for row in report.super_neurons.describe()}
     assert found <= {("mlp", 1, 600 + label) for label in range(len(options))}
     assert report.n_neurons == 3 * (6 + 700 + 4)
-    figures = report.to_dict()
+    for name, accuracy in report.accuracy.items():
+        low, high = report.interval[name]
+        assert 0 <= low <= accuracy <= high <= 1 and high - low < 0.2
+    assert report.above_base is not None and report.above_base.p_value < 1e-6
+    assert report.above_base.difference == pytest.approx(1 - report.accuracy["base"], rel=1e-12)
+    assert report.n_effective == [0.0] * len(report.n_effective) or max(report.n_effective) <= 2
+    figures = json.loads(json.dumps(report.to_dict()))
     assert figures["n_super_neurons"] == len(report.super_neurons.describe())
     assert figures["n_options"] == len(options)
 
@@ -96,7 +103,8 @@ def test_without_evidence_all_but_the_base_is_the_same(tmp_path: Path) -> None:
     told = search_run(make_planted_run(tmp_path / "told", options=("no", "yes"))).to_dict()
     untold = search_run(make_planted_run(tmp_path / "untold", options=("no", "yes"), evidence=False)).to_dict()
     assert list(told["accuracy"]) == ["majority", "question_only", "base", "super_neurons", "super_neurons_depth1"]
-    del told["accuracy"]["base"]
+    del told["accuracy"]["base"], told["interval"]["base"]
+    assert told.pop("above_base")["difference"] > 0 and untold.pop("above_base") is None
     assert untold == told
 
 

@@ -1,0 +1,143 @@
+"""Searching again with other labels or other samples: how good the best of noise is, and how stable the choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import dask
+import numpy as np
+import numpy.typing as npt
+
+from storage import Run
+
+from .exchange import permute_labels
+from .scan import ColumnBlock, ScanSpec, Scheduler, plan_columns, read_block
+from .stability import Stability, measure_stability, resample_clusters
+from .stump import contrast_classes, fit_stumps
+from .supervision import Supervision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resample:
+    """Samples to fit stumps to: ``rows`` (sample,) and their ``labels`` (sample,)."""
+
+    rows: npt.NDArray[np.intp]
+    labels: npt.NDArray[np.integer]
+
+
+Best = npt.NDArray[np.float64]
+"""Scores and numbers of the best neurons, best first: float64 (resample, contrast, 2, place)."""
+
+
+def find_null_scores(
+    run: Run,
+    supervision: Supervision,
+    *,
+    spec: ScanSpec,
+    n_permutations: int = 200,
+    seed: int = 0,
+    scheduler: Scheduler = "threads",
+) -> npt.NDArray[np.float64]:
+    """Return the best score of all neurons in searches of permuted labels: (permutation, contrast).
+
+    The labels of the probe split are permuted by image, and thresholds and polarities fitted anew each time, so that
+    `search.chance.permutation_p_value` of a best score holds whatever the neurons have in common. Every byte of the
+    store is read once.
+    """
+    rows = supervision.rows("probe")
+    labels, images = supervision.labels[rows], run.read_samples("image_id")[rows]
+    random = np.random.default_rng(seed)
+    resamples = [
+        Resample(rows=rows, labels=permute_labels(labels, images, random=random)) for _ in range(n_permutations)
+    ]
+    best = _search_all(run, supervision, resamples, spec=spec, n_best=1, scheduler=scheduler)
+    return best[:, :, 0, 0]
+
+
+def bootstrap_selection(
+    run: Run,
+    supervision: Supervision,
+    *,
+    spec: ScanSpec,
+    n_neurons: int,
+    n_resamples: int = 50,
+    seed: int = 0,
+    scheduler: Scheduler = "threads",
+) -> list[Stability]:
+    """Return for each contrast how alike the `n_neurons` best neurons are when the probe split's images are drawn anew.
+
+    Neurons are named by their numbers in the order of `plan_columns`. Every byte of the store is read once.
+    """
+    rows = supervision.rows("probe")
+    images = run.read_samples("image_id")[rows]
+    random = np.random.default_rng(seed)
+    drawn = [rows[resample_clusters(images, random=random)] for _ in range(n_resamples)]
+    resamples = [Resample(rows=chosen, labels=supervision.labels[chosen]) for chosen in drawn]
+    best = _search_all(run, supervision, resamples, spec=spec, n_best=n_neurons, scheduler=scheduler)
+    n_searched = sum(block.stop - block.start for block in plan_columns(run, sites=spec.sites))
+    return [
+        measure_stability([_name_neurons(choice) for choice in best[:, contrast]], n_neurons=n_searched)
+        for contrast in range(best.shape[1])
+    ]
+
+
+def _name_neurons(choice: npt.NDArray[np.float64]) -> list[int]:
+    score, number = choice
+    return [int(neuron) for neuron in number[np.isfinite(score)]]
+
+
+def _search_all(
+    run: Run,
+    supervision: Supervision,
+    resamples: Sequence[Resample],
+    *,
+    spec: ScanSpec,
+    n_best: int,
+    scheduler: Scheduler,
+) -> Best:
+    """Return the best neurons of every resample; a worker holds one column block at a time."""
+    shared = dask.delayed(list(resamples), traverse=False)
+    fit: Callable[..., object] = dask.delayed(_fit_best, pure=False)
+    join = dask.delayed(_join_best, pure=False)
+    parts, first = [], 0
+    for block in plan_columns(run, sites=spec.sites):
+        parts.append(fit(run, block, first, shared, supervision.n_classes, spec, n_best))
+        first += block.stop - block.start
+    while len(parts) > 1:  # few at a time, so that no more than these wait in memory
+        parts = [join(parts[place : place + 16], n_best) for place in range(0, len(parts), 16)]
+    (best,) = dask.compute(parts[0], scheduler=scheduler)
+    return np.asarray(best)
+
+
+def _fit_best(
+    run: Run,
+    block: ColumnBlock,
+    first: int,
+    resamples: Sequence[Resample],
+    n_classes: int,
+    spec: ScanSpec,
+    n_best: int,
+) -> Best:
+    activations = read_block(run, block)
+    shape = (len(resamples), len(contrast_classes(n_classes)), 2, activations.shape[1])
+    found = np.empty(shape)
+    found[:, :, 1] = first + np.arange(activations.shape[1])
+    for place, resample in enumerate(resamples):
+        stumps = fit_stumps(
+            activations,
+            resample.labels,
+            n_classes=n_classes,
+            metric=spec.metric,
+            rule=spec.rule,
+            rows=resample.rows,
+        )
+        found[place, :, 0] = np.where(np.isnan(stumps.score), -np.inf, stumps.score)
+    return _join_best([found], n_best)
+
+
+def _join_best(parts: Sequence[Best], n_best: int) -> Best:
+    """Return the best of all parts; ties to the lower number."""
+    whole = np.concatenate(parts, axis=-1)
+    order = np.lexsort((whole[:, :, 1], -whole[:, :, 0]), axis=-1)[:, :, None, :n_best]
+    return np.take_along_axis(whole, order, axis=-1)
