@@ -1,4 +1,4 @@
-"""Baselines: what a score must beat before it means anything."""
+"""Answers that need no activations: the most frequent one, the question's, the model's own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from storage import Run
 
-from .supervision import Supervision
+from ..supervision import Supervision
 
 
 def predict_baselines(
@@ -31,7 +31,7 @@ def predict_baselines(
 def predict_majority(supervision: Supervision, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int16]:
     """Return the probe split's most frequent label for every sample of `rows`; a tie goes to the lower index."""
     counts = np.bincount(supervision.labels[supervision.rows("probe")], minlength=supervision.n_classes)
-    return _choose(np.broadcast_to(counts, (len(rows), supervision.n_classes)), supervision, rows)
+    return choose_own(np.broadcast_to(counts, (len(rows), supervision.n_classes)), supervision, rows)
 
 
 def predict_question_only(run: Run, supervision: Supervision, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int16]:
@@ -49,15 +49,15 @@ def predict_question_only(run: Run, supervision: Supervision, rows: npt.NDArray[
     for place, row in enumerate(rows):
         for label, count in by_text.get(str(questions[row]), {}).items():
             counts[place, label] = count
-    return _choose(counts + overall / (len(probe) + 1), supervision, rows)
+    return choose_own(counts + overall / (len(probe) + 1), supervision, rows)
 
 
 def predict_base(run: Run, supervision: Supervision, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int16]:
     """Return the model's own answer by option evidence: the option with the largest log-probability."""
-    return _choose(run.read_samples("option_logit")[rows], supervision, rows)
+    return choose_own(run.read_samples("option_logit")[rows], supervision, rows)
 
 
-def _choose(
+def choose_own(
     scores: npt.NDArray[np.floating | np.integer], supervision: Supervision, rows: npt.NDArray[np.intp]
 ) -> npt.NDArray[np.int16]:
     """Return the option of the largest score, (row, class), among those that each sample has; ties to the lower."""
