@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from search import SearchReport
+from search.comparison import ComparedMethod
 from storage import Run
 
 from .planning.estimate import RunEstimate, shorten
@@ -65,6 +66,34 @@ def _table_of_accuracies(model: str, reports: Sequence[SearchReport]) -> Table:
 
 def _per_cent(fraction: float | None) -> str:
     return UNKNOWN if fraction is None else f"{100 * fraction:.1f}"
+
+
+def table_of_methods(run: str, methods: Sequence[ComparedMethod]) -> Table:
+    """Return one row a method, a column for each label budget: accuracy in per cent and its 95 % interval."""
+    budgets = list(dict.fromkeys(method.per_class for method in methods))
+    budgets.sort(key=lambda budget: (budget is None, budget or 0))
+    n_samples = methods[0].n_samples
+    table = Table(
+        title=f"{run}: accuracy on {n_samples:,} samples, % (95 % interval), by labels a class",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("method", overflow="fold")
+    for budget in budgets:
+        table.add_column("all" if budget is None else str(budget), justify="right", no_wrap=True)
+    for name in dict.fromkeys(method.method for method in methods):
+        found = {method.per_class: method for method in methods if method.method == name}
+        table.add_row(name, *(_name_accuracy(found.get(budget)) for budget in budgets))
+    return table
+
+
+def _name_accuracy(method: ComparedMethod | None) -> str:
+    if method is None:
+        return ""
+    return f"{100 * method.accuracy:.1f} ({100 * method.low:.0f}-{100 * method.high:.0f})"
 
 
 def table_of_neurons(report: SearchReport) -> Table:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -11,6 +12,7 @@ from .store import AsJson, ReadableStoreUrl, print_json
 
 if TYPE_CHECKING:
     from search import SearchReport
+    from search.comparison import ComparedMethod
 
 
 def search(
@@ -38,6 +40,9 @@ def search(
     classifiers: Annotated[
         Path | None, typer.Option(help="A folder for portable classifiers, a JSON file for each run.")
     ] = None,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Compare with every baseline at equal numbers of labels, too.")
+    ] = False,
     neurons: Annotated[bool, typer.Option("--neurons", help="List the Super Neurons too.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -74,8 +79,17 @@ def search(
         raise SearchError(f"{store}: expected at least one run, found none; extract one first")
     with open_scheduler(engine) as scheduler:
         reports = search_runs(runs, scheduler=scheduler, save=save and runs[0].is_writable, **options)
+        compared = [_compare(report, scheduler) for report in reports] if baselines else None
     _keep_classifiers(reports, classifiers, save=save)
-    _print_reports(reports, neurons=neurons, as_json=as_json)
+    _print_reports(reports, compared, neurons=neurons, as_json=as_json)
+
+
+def _compare(report: SearchReport, scheduler: Any) -> list[ComparedMethod]:
+    """Return every method on the test split, which the search has opened already."""
+    from search.comparison import compare_methods
+
+    scan = report.scan
+    return compare_methods(scan.run, scan.supervision, spec=scan.spec, split="test", scheduler=scheduler)
 
 
 def _keep_classifiers(reports: list[SearchReport], folder: Path | None, *, save: bool) -> None:
@@ -91,20 +105,26 @@ def _keep_classifiers(reports: list[SearchReport], folder: Path | None, *, save:
             write_classifier(folder / f"{report.model}.{report.task}.json", portable)
 
 
-def _print_reports(reports: list[SearchReport], *, neurons: bool, as_json: bool) -> None:
+def _print_reports(
+    reports: list[SearchReport], compared: list[list[ComparedMethod]] | None, *, neurons: bool, as_json: bool
+) -> None:
     from rich.console import Console
 
-    from ..table import table_of_neurons, tables_of_accuracies
+    from ..table import table_of_methods, table_of_neurons, tables_of_accuracies
 
     if as_json:
         rows = [
             report.to_dict() | ({"super_neurons": report.super_neurons.describe()} if neurons else {})
             for report in reports
         ]
+        for row, methods in zip(rows, compared or [], strict=False):
+            row["methods"] = [asdict(method) for method in methods]
         print_json({"runs": rows})
         return
     console = Console()
     console.print(*tables_of_accuracies(reports), sep="\n\n", end="\n\n")
+    for report, methods in zip(reports, compared or [], strict=False):
+        console.print(table_of_methods(f"{report.model}/{report.task}", methods), end="\n\n")
     for report in reports if neurons else []:
         console.print(table_of_neurons(report))
     openings = [report.n_openings for report in reports if report.n_openings is not None]

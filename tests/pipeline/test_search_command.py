@@ -83,6 +83,21 @@ def test_the_table_says_how_often_the_test_split_was_opened(
         assert f"The test split was opened {count} so far" in capfd.readouterr().out
 
 
+def test_baselines_are_a_table_and_figures(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    row = figures(monkeypatch, capfd, str(store), "--no-save", "--baselines")
+    found = {(method["method"], method["per_class"]): method for method in row["methods"]}
+    assert found["16 Super Neurons", None]["n_labels"] > 100 > found["16 Super Neurons", 20]["n_labels"] == 60
+    assert found["the model itself", None]["accuracy"] == row["accuracy"]["base"]
+    assert call(monkeypatch, "search", str(store), "--no-save", "--baselines") == 0
+    printed = capfd.readouterr().out
+    for budget in (5, 20, 100, None):
+        method = found["sparse attention vectors", budget]
+        told = f"{100 * method['accuracy']:.1f} ({100 * method['low']:.0f}-{100 * method['high']:.0f})"
+        assert told in printed
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -92,8 +107,8 @@ def test_the_table_says_how_often_the_test_split_was_opened(
         (["--correction", "bonferroni"], "correction 'bonferroni': expected one of bh, by"),
         (["--site", "attention"], "expected one of the sites ['residual', 'mlp', 'heads'], found 'attention'"),
         (["--engine", "dusk"], "engine 'dusk': expected threads, processes, ray or the address"),
-        (["--max-q", "2"], "2.0 is not in the range 0<=x<=1"),
-        (["--max-depth", "0"], "0 is not in the range x>=1"),
+        (["--max-q", "2"], "--max-q': Input should be less than or equal to 1"),
+        (["--max-depth", "0"], "--max-depth': Input should be greater than or equal to 1"),
         (["--classifiers", "FILE"], "expected a folder, found a file"),
     ],
 )
