@@ -222,9 +222,10 @@ def exchange_p_values(
     from .kernel import allocate_work
 
     bits = np.ascontiguousarray(activations).view(f"u{activations.dtype.itemsize}")
-    chosen = np.arange(len(bits)) if rows is None else np.ascontiguousarray(rows, dtype=np.int64)
-    strata = kernel.Strata(size=exchange.size, n_images=exchange.n_images)
-    moments = kernel.LabelMoments._make([*np.moveaxis(exchange.moments, 2, 0).copy(), exchange.n_positive])
+    chosen = np.arange(len(bits)) if rows is None else np.array(rows, dtype=np.int64)
+    # copies, as what comes from another process may be read-only, which would be compiled anew, and sum otherwise
+    strata = kernel.Strata(size=exchange.size.copy(), n_images=exchange.n_images.copy())
+    moments = kernel.LabelMoments._make([*np.moveaxis(exchange.moments, 2, 0).copy(), exchange.n_positive.copy()])
     found = kernel.allocate_null(len(exchange.n_positive), bits.shape[1])
     work = allocate_work(len(chosen), bits.dtype, np.uint32)
     ranked = kernel.allocate_ranked(len(chosen), int(exchange.n_images.max()))

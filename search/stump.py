@@ -116,7 +116,7 @@ def fit_stumps(
     if activations.dtype not in (np.float16, np.float32):
         raise SearchError(f"activations: expected float16 or float32, found {activations.dtype}; convert them")
     bits = np.ascontiguousarray(activations).view(f"u{activations.dtype.itemsize}")
-    chosen = np.arange(len(bits)) if rows is None else np.ascontiguousarray(rows, dtype=np.int64)
+    chosen = np.arange(len(bits)) if rows is None else np.array(rows, dtype=np.int64)
     targets, code = contrast_classes(n_classes), METRICS.index(metric)
     found = kernel.allocate_columns(len(targets), bits.shape[1])
     work = kernel.allocate_work(len(chosen), bits.dtype, np.uint16)

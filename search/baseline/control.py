@@ -59,6 +59,6 @@ def rotate_units(activations: npt.NDArray[np.floating], *, seed: int = 0) -> npt
 
 @lru_cache(maxsize=4)
 def _make_rotation(width: int, seed: int) -> npt.NDArray[np.float64]:
-    """Return an orthogonal matrix, any as likely as another (Stewart, SIAM Journal on Numerical Analysis 17(3), 1980)."""
+    """Return an orthogonal matrix, any as likely as another (Stewart, SIAM J. on Numerical Analysis 17, 1980)."""
     square, triangle = np.linalg.qr(np.random.default_rng(seed).normal(size=(width, width)))
     return np.asarray(square * np.sign(np.diagonal(triangle)))
