@@ -1,10 +1,12 @@
 """Which defaults of a search are best: threshold rule x metric x selection x vote x number of probe samples.
 
     python benchmarks/search_defaults.py superneurons-demo/activations.zarr --json study.json
+    python benchmarks/search_defaults.py --figures study.json
 
 Every run of the store is searched with each combination. Probe samples are subsets of the probe split, drawn class by
-class. The number of Super Neurons is chosen on one half of the validation split's images, accuracy is that of the
-other half: the test split stays shut. What is printed are means over all runs, in per cent.
+class, several times where they are few. The number of Super Neurons is chosen on one half of the validation split's
+images, accuracy is that of the other half: the test split stays shut. The tables hold means over runs, in per cent, and
+for the best combinations the difference to the first, with its standard error over runs.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import hashlib
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -37,13 +39,18 @@ from search.vote import VOTES
 from storage import Run, open_dataset
 from storage.schema import SPLITS, Site
 
-N_PROBE: tuple[int | None, ...] = (20, 50, 100, 200, None)
+N_PROBE: dict[int | None, int] = {20: 3, 50: 3, 100: 3, 200: 1, None: 1}
+"""Numbers of probe samples, None for all, and how often they are drawn."""
+
 SELECTIONS = (
     *(Selection(vote=vote, max_q=max_q) for vote, max_q in product(VOTES, (0.05, None))),
     *(Selection(select="top_k", n_neurons=k, vote=vote) for vote, k in product(VOTES, (1, 4, 16, 64, 256))),
-    *(Selection(select="above_base", vote=vote) for vote in VOTES),
+    *(Selection(select="top_k", n_neurons=16, vote=vote, max_q=None) for vote in VOTES),
+    *(Selection(select="above_base", vote=vote, max_q=max_q) for vote, max_q in product(VOTES, (0.05, None))),
 )
-SEED = 0
+
+N_SHOWN = 12
+"""Combinations in the tables of the best."""
 
 
 class LoadedRun:
@@ -69,7 +76,7 @@ class LoadedRun:
         return self._layers[site, token, layer][:, units]
 
 
-def divide(run: Run, supervision: Supervision, n_probe: int | None) -> Supervision:
+def divide(run: Run, supervision: Supervision, n_probe: int | None, *, seed: int = 0) -> Supervision:
     """Return `n_probe` samples of the probe split, and halves of the validation split to choose by and to measure."""
     images = run.read_samples("image_id")
     second = np.array([hashlib.sha256(f"half-{image}".encode()).digest()[0] % 2 == 1 for image in images])
@@ -78,13 +85,13 @@ def divide(run: Run, supervision: Supervision, n_probe: int | None) -> Supervisi
     split[(supervision.split == SPLITS.index("validation")) & second] = SPLITS.index("test")
     probe = supervision.rows("probe")
     if n_probe is not None:
-        split[np.setdiff1d(probe, draw(supervision.labels[probe], probe, n_probe))] = -1
+        split[np.setdiff1d(probe, draw(supervision.labels[probe], probe, n_probe, seed=seed))] = -1
     return replace(supervision, split=split)
 
 
-def draw(labels: npt.NDArray[np.integer], rows: npt.NDArray[np.intp], count: int) -> npt.NDArray[np.intp]:
+def draw(labels: npt.NDArray[np.integer], rows: npt.NDArray[np.intp], count: int, *, seed: int) -> npt.NDArray[np.intp]:
     """Return `count` of `rows`, as even among the classes as there are samples."""
-    random = np.random.default_rng(SEED)
+    random = np.random.default_rng(seed)
     order = random.permutation(len(rows))
     place = np.empty(len(rows), dtype=np.intp)
     for label in np.unique(labels):
@@ -108,6 +115,7 @@ def measure(run: LoadedRun, supervision: Supervision) -> Iterator[dict[str, Any]
             answers = chosen.predict(run, rows, supervision=supervision, scheduler="synchronous")  # type: ignore[arg-type]
             yield {
                 "run": run.name,
+                "n_options": supervision.n_classes,
                 "rule": rule,
                 "metric": metric,
                 "select": name_selection(selection),
@@ -117,46 +125,102 @@ def measure(run: LoadedRun, supervision: Supervision) -> Iterator[dict[str, Any]
             }
 
 
+CARELESS = ", whatever q"
+"""Ends the names of selections that do not keep chance out."""
+
+
 def name_selection(selection: Selection) -> str:
     """Return how a selection is called in the tables."""
-    chance = "" if selection.max_q is not None else ", whatever q"
+    chance = "" if selection.max_q is not None else CARELESS
     number = f" {selection.n_neurons}" if selection.select == "top_k" else ""
     return f"{selection.select}{number}{chance}"
 
 
-def tabulate(found: Sequence[dict[str, Any]], keys: tuple[str, ...]) -> list[str]:
+Figures = Sequence[Mapping[str, Any]]
+"""A row for each combination, run, number of probe samples and draw, with the accuracy."""
+
+FACTORS = ("rule", "metric", "select", "vote")
+
+
+def average(figures: Figures, keys: Sequence[str]) -> dict[tuple[Any, ...], npt.NDArray[np.float64]]:
+    """Return mean accuracies in per cent, (run, number of probe samples), for each combination of `keys`."""
+    cells: dict[tuple[Any, ...], dict[tuple[str, Any], list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in figures:
+        cells[tuple(row[key] for key in keys)][row["run"], row["n_probe"]].append(100 * row["accuracy"])
+    runs = sorted({row["run"] for row in figures})
+    return {name: np.array([[np.mean(cell[run, n]) for n in N_PROBE] for run in runs]) for name, cell in cells.items()}
+
+
+def tabulate(figures: Figures, keys: Sequence[str]) -> str:
     """Return a Markdown table: a row for each value of `keys`, a column for each number of probe samples."""
-    cells: dict[tuple[Any, ...], list[float]] = defaultdict(list)
-    for row in found:
-        cells[(*(row[key] for key in keys), row["n_probe"])].append(row["accuracy"])
-    names = list(dict.fromkeys(tuple(row[key] for key in keys) for row in found))
-    heading = [*keys, *("all" if n is None else str(n) for n in N_PROBE), "mean"]
-    lines = [f"| {' | '.join(heading)} |", f"|{'---|' * len(keys)}{'---:|' * (len(N_PROBE) + 1)}"]
-    for name in names:
-        means = [100 * float(np.mean(cells[(*name, n)])) for n in N_PROBE]
-        lines.append(f"| {' | '.join([*name, *(f'{mean:.1f}' for mean in [*means, float(np.mean(means))])])} |")
-    return lines
+    return format_means(keys, average(figures, keys))
+
+
+def tabulate_best(figures: Figures) -> str:
+    """Return the table of the combinations that are best on average, of those that keep chance out, best first.
+
+    The last column is the difference to the first, with its standard error over runs.
+    """
+    kept = [row for row in figures if not row["select"].endswith(CARELESS)]
+    means = average(kept, FACTORS)
+    names = sorted(means, key=lambda name: -means[name].mean())[:N_SHOWN]
+    apart = {name: (means[name] - means[names[0]]).mean(axis=1) for name in names}
+    last = {name: f"{one.mean():+.1f} ± {one.std(ddof=1) / len(one) ** 0.5:.1f}" for name, one in apart.items()}
+    return format_means(FACTORS, {name: means[name] for name in names}, last={**last, names[0]: ""})
+
+
+def format_means(
+    keys: Sequence[str],
+    means: Mapping[tuple[Any, ...], npt.NDArray[np.float64]],
+    *,
+    last: Mapping[tuple[Any, ...], str] | None = None,
+) -> str:
+    """Return a Markdown table of `means` (run, number of probe samples) over runs, and of a column of texts."""
+    heading = [*keys, *("all" if n is None else str(n) for n in N_PROBE), "mean", *(["to the first"] if last else [])]
+    lines = [f"| {' | '.join(heading)} |", f"|{'---|' * len(keys)}{'---:|' * (len(heading) - len(keys))}"]
+    for name, table in means.items():
+        cells = [f"{mean:.1f}" for mean in [*table.mean(axis=0), table.mean()]]
+        lines.append(f"| {' | '.join([*name, *cells, *([last[name]] if last else [])])} |")
+    return "\n".join(lines)
+
+
+def print_tables(figures: Figures) -> None:
+    """Print all tables, of runs with two options and with more, whose default metrics differ."""
+    for told, some in (
+        ("two options", [row for row in figures if row["n_options"] == 2]),
+        ("more options", [row for row in figures if row["n_options"] > 2]),
+    ):
+        if some:
+            print(f"{told}, {len({row['run'] for row in some})} runs, the best:", tabulate_best(some), sep="\n\n")
+            careful = [row for row in some if (row["select"], row["vote"]) == ("auto", "majority")]
+            print("\nrules and metrics, auto, majority:", tabulate(careful, ("rule", "metric")), sep="\n\n")
+            default = "accuracy" if told == "two options" else "balanced_accuracy"
+            optimal = [row for row in some if (row["rule"], row["metric"]) == ("optimal", default)]
+            print(f"\nselections and votes, optimal, {default}:", tabulate(optimal, ("select", "vote")), sep="\n\n")
+            print()
 
 
 def main() -> None:
     """Run the study and print its tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("store", help="a dataset of runs that hold option evidence")
+    parser.add_argument("store", nargs="?", help="a dataset of runs that hold option evidence")
     parser.add_argument("--json", type=Path, help="where to write every figure")
     parser.add_argument("--runs", nargs="*", help="only these runs")
+    parser.add_argument("--figures", nargs="*", type=Path, default=[], help="what --json wrote: tables of it as well")
     options = parser.parse_args()
-    dataset = open_dataset(options.store)
-    found = []
-    for name in track(options.runs or dataset.run_names(), console=Console(stderr=True)):
-        run = dataset.run(name)
-        loaded, supervision = LoadedRun(run), read_supervision(run)
-        for n_probe in N_PROBE:
-            rows = measure(loaded, divide(run, supervision, n_probe))
-            found += [row | {"n_probe": n_probe} for row in rows]
-        if options.json:
-            options.json.write_text(json.dumps(found))
-    for keys in (("rule", "metric"), ("select", "vote"), ("rule", "metric", "select", "vote")):
-        print("\n".join(tabulate(found, keys)), end="\n\n")
+    found = [row for path in options.figures for row in json.loads(path.read_text())]
+    if options.store:
+        dataset = open_dataset(options.store)
+        for name in track(options.runs or dataset.run_names(), console=Console(stderr=True)):
+            run = dataset.run(name)
+            loaded, supervision = LoadedRun(run), read_supervision(run)
+            for n_probe, n_draws in N_PROBE.items():
+                for seed in range(n_draws):
+                    rows = measure(loaded, divide(run, supervision, n_probe, seed=seed))
+                    found += [row | {"n_probe": n_probe, "draw": seed} for row in rows]
+            if options.json:
+                options.json.write_text(json.dumps(found))
+    print_tables(found)
 
 
 if __name__ == "__main__":

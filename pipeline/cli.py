@@ -36,14 +36,14 @@ def demo(
 ) -> None:
     """Extract two built-in models' activations on ten tasks, find Super Neurons, print a table for each model."""
     from .demo import run_demo
-    from .table import tables_of_accuracies
+    from .search_table import Finding, print_findings
 
-    reports = run_demo(out, quick=quick)
+    findings = [Finding(report=report) for report in run_demo(out, quick=quick)]
     if as_json:
-        print_json({"runs": [report.to_dict() for report in reports]})
+        print_json({"runs": [finding.to_dict() for finding in findings]})
     else:
         console = Console()
-        console.print(*tables_of_accuracies(reports), sep="\n\n", end="\n\n")
+        print_findings(console, findings)
         console.print(f"Activations: {out}/activations.zarr   figures: {out}/summary.json", soft_wrap=True)
 
 

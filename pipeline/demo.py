@@ -65,8 +65,7 @@ def run_demo(out: str | Path, *, quick: bool = False) -> list[SearchReport]:
             on_plan=progress.on_plan,
             on_report=progress.on_report,
         )
-    dataset = open_dataset(store)
-    reports = search_runs([dataset.run(request.name) for request in requests])
+    reports = search_runs(open_dataset(store), [request.name for request in requests])
     write_summary(Path(out) / "summary.json", reports)
     return reports
 

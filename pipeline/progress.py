@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from search import SearchReport, search_run
-from storage import Run
+from search.visual_gain import search_with_controls
+from storage import Dataset, Run
 
 from .engine.job import BlockJob, BlockReport
 
@@ -109,10 +110,11 @@ def show_steps(description: str, *, unit: str) -> Iterator[Callable[[int, int | 
         yield lambda done, total: bar.update(shown, completed=done, total=total)
 
 
-def search_runs(runs: Sequence[Run], **options: Any) -> list[SearchReport]:
-    """Return a search report for each run, showing progress on standard error; `options` are those of `search_run`."""
-    reports = []
-    for run in runs:
+def search_runs(dataset: Dataset, names: Sequence[str], **options: Any) -> list[SearchReport]:
+    """Return what `search_with_controls` does, showing progress on standard error; `options` are of `search_run`."""
+
+    def search(run: Run) -> SearchReport:
         with show_search_progress(run.name):
-            reports.append(search_run(run, **options))
-    return reports
+            return search_run(run, **options)
+
+    return search_with_controls(dataset, names, search=search)

@@ -1,4 +1,4 @@
-"""Tables that people read: accuracies of a search, state of a store."""
+"""Tables that people read: the state of a store, what a plan will take, the tasks there are."""
 
 from __future__ import annotations
 
@@ -8,112 +8,10 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from search import SearchReport
-from search.comparison import ComparedMethod
 from storage import Run
 
 from .planning.estimate import RunEstimate, shorten
 from .planning.forecast import count_all_objects
-
-ACCURACY_COLUMNS = {
-    "majority": "majority",
-    "question_only": "question\nonly",
-    "base": "base",
-    "super_neurons": "Super\nNeurons",
-    "super_neurons_depth1": "at\ndepth 1",
-}
-
-UNKNOWN = "\u2013"
-"""A dash, for what a run cannot tell."""
-
-
-def tables_of_accuracies(reports: Sequence[SearchReport]) -> list[Table]:
-    """Return a table for each model."""
-    models = dict.fromkeys(report.model for report in reports)
-    return [_table_of_accuracies(model, [report for report in reports if report.model == model]) for model in models]
-
-
-def _table_of_accuracies(model: str, reports: Sequence[SearchReport]) -> Table:
-    """Return one row a task: test accuracies in per cent, how many Super Neurons, the first layer they sit in.
-
-    `UNKNOWN` stands for what a run cannot tell.
-    """
-    table = Table(
-        title=f"{model}: accuracy on the test split, %",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        show_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("task", overflow="fold")
-    table.add_column("n", justify="right", no_wrap=True)
-    for heading in ACCURACY_COLUMNS.values():
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("how\nmany", justify="right")
-    table.add_column("first\nlayer", justify="right")
-    for report in reports:
-        accuracies = [_per_cent(report.accuracy.get(name)) for name in ACCURACY_COLUMNS]
-        table.add_row(
-            report.task,
-            str(report.n_test),
-            *accuracies,
-            str(len(report.super_neurons)),
-            UNKNOWN if report.super_neurons.first_layer is None else str(report.super_neurons.first_layer),
-        )
-    return table
-
-
-def _per_cent(fraction: float | None) -> str:
-    return UNKNOWN if fraction is None else f"{100 * fraction:.1f}"
-
-
-def table_of_methods(run: str, methods: Sequence[ComparedMethod]) -> Table:
-    """Return one row a method, a column for each label budget: accuracy in per cent and its 95 % interval."""
-    budgets = list(dict.fromkeys(method.per_class for method in methods))
-    budgets.sort(key=lambda budget: (budget is None, budget or 0))
-    n_samples = methods[0].n_samples
-    table = Table(
-        title=f"{run}: accuracy on {n_samples:,} samples, % (95 % interval), by labels a class",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        show_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("method", overflow="fold")
-    for budget in budgets:
-        table.add_column("all" if budget is None else str(budget), justify="right", no_wrap=True)
-    for name in dict.fromkeys(method.method for method in methods):
-        found = {method.per_class: method for method in methods if method.method == name}
-        table.add_row(name, *(_name_accuracy(found.get(budget)) for budget in budgets))
-    return table
-
-
-def _name_accuracy(method: ComparedMethod | None) -> str:
-    if method is None:
-        return ""
-    return f"{100 * method.accuracy:.1f} ({100 * method.low:.0f}-{100 * method.high:.0f})"
-
-
-def table_of_neurons(report: SearchReport) -> Table:
-    """Return one row a Super Neuron of a run, best first within the option that it stands for."""
-    title = f"{report.model}/{report.task}: {len(report.super_neurons)} Super Neurons"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("option", justify="right")
-    table.add_column("site")
-    for heading in ("layer", "unit", "fires", "probe score"):
-        table.add_column(heading, justify="right")
-    for neuron in report.super_neurons.describe():
-        table.add_row(
-            str(neuron["option"]),
-            neuron["site"],
-            str(neuron["layer"]),
-            str(neuron["unit"]),
-            f"{'above' if neuron['polarity'] > 0 else 'below'} {neuron['threshold']:.4g}",
-            f"{neuron['score']:.4f}",
-        )
-    return table
 
 
 def table_of_runs(runs: Sequence[Run]) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -15,7 +15,7 @@ from storage.errors import ReadOnlyError, StoreWriteError
 from storage.ledger import append_entry
 
 from .ballot import read_votes
-from .baseline import predict_base, predict_baselines
+from .baseline import VisualGain, predict_base, predict_baselines, predict_calibrated
 from .classifier import SuperNeurons
 from .errors import SearchError
 from .interval import PairedComparison, clustered_interval, compare_paired
@@ -33,13 +33,15 @@ MAX_VOTERS = 256
 class SearchReport:
     """What a search found in a run. Accuracies are fractions of the ``n_test`` samples of the test split.
 
-    ``accuracy["base"]`` is the model's own answer by option evidence, left out where the run holds none, as imported
-    arrays may not; ``greedy_accuracy`` is that of its generated answer, where a text that names no option is wrong,
-    None where the run does not hold it. ``n_openings`` counts how often the run's test split was opened, this time
-    included, by the ledger in the store; None where the store cannot be written.
-    ``interval`` holds the 95 % interval of each accuracy, its samples clustered by image, and ``above_base`` compares
-    the Super Neurons with the base on the same samples; None where there is no base. ``n_effective`` counts the
-    independent voters that the Super Neurons of each contrast are worth on the validation split.
+    ``accuracy["base"]`` is the model's own answer by option evidence, ``accuracy["calibrated"]`` that after a scale and
+    a bias for each option were fitted to the probe split: the fair opponent. Both are left out where the run holds no
+    evidence, as imported arrays may not. ``greedy_accuracy`` is that of the generated answer, where a text that names
+    no option is wrong, None where the run does not hold it. ``n_openings`` counts how often the run's test split was
+    opened, this time included, by the ledger in the store; None where the store cannot be written.
+    ``interval`` holds the 95 % interval of each accuracy, its samples clustered by image; ``above_base`` and
+    ``above_calibrated`` compare the Super Neurons with both on the same samples, None where there is no evidence.
+    ``n_effective`` counts the independent voters that the Super Neurons of each contrast are worth on the validation
+    split. ``visual_gain`` tells of accuracies how much of them needs the picture; see `search.visual_gain`.
     """
 
     model: str
@@ -51,6 +53,7 @@ class SearchReport:
     accuracy: dict[str, float]
     interval: dict[str, tuple[float, float]]
     above_base: PairedComparison | None
+    above_calibrated: PairedComparison | None
     n_effective: list[float]
     greedy_accuracy: float | None
     super_neurons: SuperNeurons
@@ -58,6 +61,7 @@ class SearchReport:
     scan: Scan
     selection: Selection
     n_openings: int | None
+    visual_gain: dict[str, VisualGain] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures, without the neurons, ready for JSON."""
@@ -74,6 +78,8 @@ class SearchReport:
             "accuracy": self.accuracy,
             "interval": {name: list(ends) for name, ends in self.interval.items()},
             "above_base": None if self.above_base is None else asdict(self.above_base),
+            "above_calibrated": None if self.above_calibrated is None else asdict(self.above_calibrated),
+            "visual_gain": {name: gain.to_dict() for name, gain in self.visual_gain.items()},
             "n_effective": self.n_effective,
             "greedy_accuracy": self.greedy_accuracy,
             "n_openings": self.n_openings,
@@ -121,13 +127,17 @@ def search_run(
     shallow = select_super_neurons(scan, replace(chosen, max_depth=1), **shared)
     rows = labelled.rows("test")
     n_openings = open_test_split(scan, chosen)
-    predictions = {
-        **predict_baselines(run, labelled, rows),
-        "super_neurons": deep.predict(run, rows, supervision=labelled, scheduler=scheduler),
-        "super_neurons_depth1": shallow.predict(run, rows, supervision=labelled, scheduler=scheduler),
-    }
+    predictions = predict_baselines(run, labelled, rows)
+    if "base" in predictions:
+        predictions["calibrated"] = predict_calibrated(run, labelled, rows, training_rows=labelled.rows("probe"))
+    for name, classifier in (("super_neurons", deep), ("super_neurons_depth1", shallow)):
+        predictions[name] = classifier.predict(run, rows, supervision=labelled, scheduler=scheduler)
     right = {name: answer == labelled.labels[rows] for name, answer in predictions.items()}
     images = run.read_samples("image_id")[rows]
+    above = {
+        name: compare_paired(right["super_neurons"], right[name], images) if name in right else None
+        for name in ("base", "calibrated")
+    }
     intervals = {name: clustered_interval(part, images) for name, part in right.items()}
     spoken = run.read_samples("base_answer")[rows] if run.has_array("base_answer") else None
     model, _, task = run.name.rpartition("/")
@@ -140,7 +150,8 @@ def search_run(
         n_test=len(rows),
         accuracy={name: float(part.mean()) for name, part in right.items()},
         interval={name: (low, high) for name, (_, low, high) in intervals.items()},
-        above_base=compare_paired(right["super_neurons"], right["base"], images) if "base" in right else None,
+        above_base=above["base"],
+        above_calibrated=above["calibrated"],
         n_effective=count_effective(run, labelled, deep, scheduler=scheduler),
         greedy_accuracy=None if spoken is None else float((spoken == labelled.labels[rows]).mean()),
         super_neurons=deep,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,8 +12,9 @@ import numpy.typing as npt
 
 from storage import Run
 
+from .chance import permutation_p_value
 from .exchange import permute_labels
-from .scan import ColumnBlock, ScanSpec, Scheduler, plan_columns, read_block
+from .scan import ColumnBlock, Scan, ScanSpec, Scheduler, plan_columns, read_block
 from .stability import Stability, measure_stability, resample_clusters
 from .stump import contrast_classes, fit_stumps
 from .supervision import Supervision
@@ -79,6 +81,60 @@ def bootstrap_selection(
     return [
         measure_stability([_name_neurons(choice) for choice in best[:, contrast]], n_neurons=n_searched)
         for contrast in range(best.shape[1])
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResampledContrast:
+    """How a contrast's best neurons stand when they are searched again.
+
+    Attributes
+    ----------
+    score
+        The best probe score of all neurons; NaN if none varies.
+    p_value
+        Share of searches of permuted labels whose best score is as good, that of the labels as they are included.
+    stability
+        How alike the best neurons are when images are drawn anew.
+    """
+
+    score: float
+    p_value: float
+    stability: Stability
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Return the figures as plain values, ready for JSON, which has no NaN."""
+        return {
+            "score": None if math.isnan(self.score) else self.score,
+            "p_value": self.p_value,
+            "jaccard": self.stability.jaccard,
+            "stability_index": self.stability.index,
+        }
+
+
+def resample_scan(
+    scan: Scan, *, n_neurons: int, n_resamples: int, seed: int = 0, scheduler: Scheduler = "threads"
+) -> list[ResampledContrast]:
+    """Return for each contrast of `scan` how its best neuron and its `n_neurons` best ones stand, searched again.
+
+    The search is repeated `n_resamples` times with permuted labels and as often with other images.
+    """
+    run, supervision, spec = scan.run, scan.supervision, scan.spec
+    drawn = find_null_scores(run, supervision, spec=spec, n_permutations=n_resamples, seed=seed, scheduler=scheduler)
+    stabilities = bootstrap_selection(
+        run, supervision, spec=spec, n_neurons=n_neurons, n_resamples=n_resamples, seed=seed, scheduler=scheduler
+    )
+    best = [
+        np.max([np.nan_to_num(layer["score"][contrast], nan=-np.inf).max() for _, layer in scan.layers()])
+        for contrast in range(len(stabilities))
+    ]
+    return [
+        ResampledContrast(
+            score=float(score) if np.isfinite(score) else math.nan,
+            p_value=permutation_p_value(drawn[:, contrast], float(score)),
+            stability=stability,
+        )
+        for contrast, (score, stability) in enumerate(zip(best, stabilities, strict=True))
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -13,6 +12,8 @@ from .store import AsJson, ReadableStoreUrl, print_json
 if TYPE_CHECKING:
     from search import SearchReport
     from search.comparison import ComparedMethod
+    from search.resampling import ResampledContrast
+    from storage import Dataset
 
 
 def search(
@@ -43,10 +44,18 @@ def search(
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Compare with every baseline at equal numbers of labels, too.")
     ] = False,
+    resamples: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Search again so often, with permuted labels and with other images: chance and stability."
+        ),
+    ] = 0,
     neurons: Annotated[bool, typer.Option("--neurons", help="List the Super Neurons too.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Find the Super Neurons of every run and compare them with the baselines."""
+    from rich.console import Console
+
     from search import SearchError
     from search.selection import Selection, parse_correction, parse_select
     from search.stump import parse_metric, parse_rule
@@ -56,6 +65,7 @@ def search(
 
     from ..engine.dask_engine import open_scheduler
     from ..progress import search_runs
+    from ..search_table import Finding, print_findings
 
     selection = Selection(
         select=parse_select(select),
@@ -74,22 +84,45 @@ def search(
     if classifiers is not None and classifiers.is_file():
         raise SearchError(f"{classifiers}: expected a folder, found a file; choose another")
     dataset = open_dataset(store)
-    runs = [dataset.run(name) for name in (run or dataset.run_names())]
-    if not runs:
+    names = run or dataset.run_names()
+    if not names:
         raise SearchError(f"{store}: expected at least one run, found none; extract one first")
     with open_scheduler(engine) as scheduler:
-        reports = search_runs(runs, scheduler=scheduler, save=save and runs[0].is_writable, **options)
-        compared = [_compare(report, scheduler) for report in reports] if baselines else None
+        keep = save and dataset.run(names[0]).is_writable
+        reports = search_runs(dataset, names, scheduler=scheduler, save=keep, **options)
+        findings = [
+            Finding(
+                report=report,
+                methods=_compare(dataset, report, scheduler) if baselines else (),
+                resampled=_resample(report, resamples, scheduler) if resamples else (),
+            )
+            for report in reports
+        ]
     _keep_classifiers(reports, classifiers, save=save)
-    _print_reports(reports, compared, neurons=neurons, as_json=as_json)
+    if as_json:
+        print_json({"runs": [finding.to_dict(neurons=neurons) for finding in findings]})
+    else:
+        print_findings(Console(), findings, neurons=neurons)
 
 
-def _compare(report: SearchReport, scheduler: Any) -> list[ComparedMethod]:
+def _compare(dataset: Dataset, report: SearchReport, scheduler: Any) -> list[ComparedMethod]:
     """Return every method on the test split, which the search has opened already."""
     from search.comparison import compare_methods
+    from search.visual_gain import find_controls
 
     scan = report.scan
-    return compare_methods(scan.run, scan.supervision, spec=scan.spec, split="test", scheduler=scheduler)
+    controls = {name: run for name, run in find_controls(dataset, scan.run).items() if not isinstance(run, str)}
+    return compare_methods(
+        scan.run, scan.supervision, spec=scan.spec, controls=controls, split="test", scheduler=scheduler
+    )
+
+
+def _resample(report: SearchReport, n_resamples: int, scheduler: Any) -> list[ResampledContrast]:
+    """Return how each contrast's best neurons stand, as many as are Super Neurons."""
+    from search.resampling import resample_scan
+
+    n_neurons = max(1, *(len(table) for table in report.super_neurons.contrasts))
+    return resample_scan(report.scan, n_neurons=n_neurons, n_resamples=n_resamples, scheduler=scheduler)
 
 
 def _keep_classifiers(reports: list[SearchReport], folder: Path | None, *, save: bool) -> None:
@@ -103,34 +136,3 @@ def _keep_classifiers(reports: list[SearchReport], folder: Path | None, *, save:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             write_classifier(folder / f"{report.model}.{report.task}.json", portable)
-
-
-def _print_reports(
-    reports: list[SearchReport], compared: list[list[ComparedMethod]] | None, *, neurons: bool, as_json: bool
-) -> None:
-    from rich.console import Console
-
-    from ..table import table_of_methods, table_of_neurons, tables_of_accuracies
-
-    if as_json:
-        rows = [
-            report.to_dict() | ({"super_neurons": report.super_neurons.describe()} if neurons else {})
-            for report in reports
-        ]
-        for row, methods in zip(rows, compared or [], strict=False):
-            row["methods"] = [asdict(method) for method in methods]
-        print_json({"runs": rows})
-        return
-    console = Console()
-    console.print(*tables_of_accuracies(reports), sep="\n\n", end="\n\n")
-    for report, methods in zip(reports, compared or [], strict=False):
-        console.print(table_of_methods(f"{report.model}/{report.task}", methods), end="\n\n")
-    for report in reports if neurons else []:
-        console.print(table_of_neurons(report))
-    openings = [report.n_openings for report in reports if report.n_openings is not None]
-    if openings:
-        console.print(
-            f"The test split was opened {max(openings)} {'time' if max(openings) == 1 else 'times'} so far, by the "
-            "ledger in the store.",
-            soft_wrap=True,
-        )

@@ -79,6 +79,22 @@ def predict_batch_calibrated(
     return choose_own(evidence[rows] - means, supervision, rows)
 
 
+def predict_contextual(
+    run: Run, supervision: Supervision, rows: npt.NDArray[np.intp], *, content_free: Run
+) -> npt.NDArray[np.int16]:
+    """Return the options of the largest evidence once that of the same question without content is taken away, (row,).
+
+    `content_free` asks the same samples of a picture that shows nothing. No label is seen.
+
+    References
+    ----------
+    Zhao et al., "Calibrate Before Use: Improving Few-Shot Performance of Language Models", ICML 2021: a diagonal matrix
+    that makes content-free input even; here the content is the picture, so that every question has one of its own.
+    """
+    told, untold = (clip_evidence(one.read_samples("option_logit")[rows]) for one in (run, content_free))
+    return choose_own(told - untold, supervision, rows)
+
+
 def clip_evidence(evidence: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     """Return log-probabilities next to the sample's largest one, none below `LEAST`."""
     wide = evidence.astype(np.float64)

@@ -1,25 +1,38 @@
-"""Controls that could sink the claim: what is left without the picture, without the labels, in another basis."""
+"""Controls that could sink the claim: what is left without the picture, and without the labels."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..supervision import Supervision
 
+BLANK, SWAPPED = "blank image", "swapped image"
+
+CONTROL_VARIANTS = {BLANK: "blank", SWAPPED: "swapped"}
+"""Variants of a task that ask the same samples of a picture that tells nothing of them, by the control's name."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisualGain:
-    """How much an accuracy is above the best that does without the picture; NaN and the reason if that is not known."""
+    """How much an accuracy is above the best that does without the picture; NaN and the reason if that is not known.
+
+    ``controls`` are the accuracies without the picture that are known, and ``control`` is the name of the best.
+    """
 
     gain: float
     control: str = ""
     reason: str = ""
+    controls: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the same as plain values, ready for JSON, which has no NaN."""
+        return asdict(self) | {"gain": None if math.isnan(self.gain) else self.gain}
 
 
 def measure_visual_gain(accuracy: float, controls: Mapping[str, float | str]) -> VisualGain:
@@ -28,10 +41,11 @@ def measure_visual_gain(accuracy: float, controls: Mapping[str, float | str]) ->
     A control is an accuracy, or the reason why there is none: then the gain is not known.
     """
     missing = [f"{name}: {value}" for name, value in controls.items() if isinstance(value, str)]
-    if missing or not controls:
-        return VisualGain(gain=math.nan, reason="; ".join(missing) or "no control was given")
-    best = max(controls, key=lambda name: float(controls[name]))
-    return VisualGain(gain=accuracy - float(controls[best]), control=best)
+    known = {name: value for name, value in controls.items() if not isinstance(value, str)}
+    if missing or not known:
+        return VisualGain(gain=math.nan, reason="; ".join(missing) or "no control was given", controls=known)
+    best = max(known, key=lambda name: known[name])
+    return VisualGain(gain=accuracy - known[best], control=best, controls=known)
 
 
 def randomize_labels(supervision: Supervision, keys: npt.NDArray[np.object_], *, seed: int = 0) -> Supervision:
@@ -43,22 +57,3 @@ def randomize_labels(supervision: Supervision, keys: npt.NDArray[np.object_], *,
     valid = supervision.labels[supervision.valid]
     drawn = np.random.default_rng(seed).choice(valid, size=len(names))
     return supervision.relabel(np.where(supervision.valid, drawn[key], -1).astype(np.int16))
-
-
-def rotate_units(activations: npt.NDArray[np.floating], *, seed: int = 0) -> npt.NDArray[np.float32]:
-    """Return `activations` (sample, unit) of one layer in another basis, turned at random, as float32.
-
-    The rotation depends on the width and the seed alone. Where single neurons know more than single directions of the
-    turned basis, the neurons' basis is special.
-    """
-    turned: npt.NDArray[np.float32] = (
-        activations.astype(np.float64) @ _make_rotation(activations.shape[1], seed)
-    ).astype(np.float32)
-    return turned
-
-
-@lru_cache(maxsize=4)
-def _make_rotation(width: int, seed: int) -> npt.NDArray[np.float64]:
-    """Return an orthogonal matrix, any as likely as another (Stewart, SIAM J. on Numerical Analysis 17, 1980)."""
-    square, triangle = np.linalg.qr(np.random.default_rng(seed).normal(size=(width, width)))
-    return np.asarray(square * np.sign(np.diagonal(triangle)))

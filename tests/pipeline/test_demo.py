@@ -20,7 +20,7 @@ from search.baseline import predict_question_only
 from storage import open_dataset
 from storage.schema import SPLITS
 
-ACCURACIES = ["majority", "question_only", "base", "super_neurons", "super_neurons_depth1"]
+ACCURACIES = ["majority", "question_only", "base", "calibrated", "super_neurons", "super_neurons_depth1"]
 
 
 @pytest.fixture(scope="session")
@@ -134,11 +134,17 @@ def test_search_prints_a_table_that_fits_a_terminal(store: Path) -> None:
         [sys.executable, "-m", "pipeline", "search", str(store)], capture_output=True, text=True, check=True
     )
     lines = finished.stdout.splitlines()
-    assert max(len(line) for line in lines) <= 80
+    *tables, compared, missing, openings = lines
+    assert max(len(line) for line in tables) <= 80
+    assert re.match(r"Of 20 runs, Super Neurons are above the calibrated model on \d+ \(p <= 0.05: \d+\)", compared)
+    assert missing.startswith(
+        "Visual gain is not known of tiny-llava/easy-vqa.color and 19 more: blank image: there is"
+    )
+    assert openings.startswith("The test split was opened")
     assert [line.split(":")[0] for line in lines if ": accuracy" in line] == list(MODELS)
     for task in TASKS:
-        rows = [line.split() for line in lines if task in line]
-        assert [len(row) for row in rows] == [9, 9]
+        rows = [line.split() for line in lines if line.startswith(f"{task} ")]
+        assert [len(row) for row in rows] == [10, 10]
     words = [sys.executable, "-m", "pipeline", "search", str(store), "--neurons", "--run", "tiny-llava/easy-vqa.shape"]
     listed = subprocess.run(words, capture_output=True, text=True, check=True)
     assert "tiny-llava/easy-vqa.shape: searched" in listed.stderr

@@ -98,6 +98,39 @@ def test_baselines_are_a_table_and_figures(
         assert told in printed
 
 
+def test_control_runs_of_the_store_tell_the_visual_gain(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(store), "--run", "planted/task"]
+    unknown = figures(monkeypatch, capfd, *words, "--no-save")["visual_gain"]["super_neurons"]
+    assert unknown["gain"] is None and "there is no run planted/task@blank" in unknown["reason"]
+    assert call(monkeypatch, "search", *words) == 0
+    assert f"Visual gain is not known of planted/task: {unknown['reason']}.\n" in capfd.readouterr().out
+    for variant in ("blank", "swapped"):
+        make_planted_run(store, options=("a", "b", "c"), n_samples=600, name=f"planted/task@{variant}", signal=0)
+    row = figures(monkeypatch, capfd, *words, "--baselines")
+    gain = row["visual_gain"]["super_neurons"]
+    assert gain["gain"] == 1 - max(gain["controls"].values()) > 0.5
+    assert {"SNs, blank image", "SNs, swapped image"} <= {method["method"] for method in row["methods"]}
+    assert call(monkeypatch, "search", str(store)) == 0
+    printed = capfd.readouterr().out
+    (line,) = [line.split() for line in printed.splitlines() if line.startswith("planted/task ")]
+    assert line[1:4] == [f"{100 * accuracy:.1f}" for accuracy in gain["controls"].values()]
+    assert line[5] == f"{100 * gain['gain']:+.1f}"
+    assert "Visual gain is not known" not in printed
+
+
+def test_a_search_is_repeated_with_other_labels_and_images_on_request(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(store), "--site", "mlp", "--resamples", "9"]
+    for contrast in figures(monkeypatch, capfd, *words)["resampled"]:
+        assert contrast == {"score": 1.0, "p_value": 0.1, "jaccard": 1.0, "stability_index": pytest.approx(1.0)}
+    assert call(monkeypatch, "search", *words) == 0
+    rows = [line.split() for line in capfd.readouterr().out.splitlines() if line[:2] in ("a ", "b ", "c ")]
+    assert [row[1:] for row in rows] == [["1.0000", "0.1", "1", "1.00", "1.00"]] * 3
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

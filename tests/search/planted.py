@@ -21,10 +21,13 @@ def make_planted_run(
     block: int = 256,
     seed: int = 0,
     evidence: bool = True,
+    name: str = "planted/task",
+    signal: float = 10,
 ) -> Run:
     """Write a run of 3 layers where mlp unit 600 + label of layer 1 is high for that label and all else is noise.
 
     One sample in 50 is not valid: label -1, activations NaN. Without `evidence` the run has no ``option_logit``.
+    Samples, labels and noise are the same for every `name`; only the `signal` is not.
     """
     random = np.random.default_rng(seed)
     shape = SiteShape(n_layers=3, n_tokens=1, n_heads=2, head_dim=2, units=UNITS)
@@ -36,14 +39,14 @@ def make_planted_run(
         coordinates={"option": np.array(options), "token": np.arange(1), "layer": np.arange(3)},
     )
     dataset = ensure_dataset(folder)
-    run = dataset.create_run("planted/task", plan)
+    run = dataset.create_run(name, plan)
     labels = random.integers(0, len(options), size=n_samples).astype(np.int16)
     pictures = np.arange(n_samples) // 2
     splits = np.array([hashlib.sha256(str(picture).encode()).digest()[0] % 3 for picture in pictures], dtype=np.int8)
     activations = {
         site: random.normal(size=(n_samples, 1, 3, units)).astype(np.float32) for site, units in UNITS.items()
     }
-    activations["mlp"][np.arange(n_samples), 0, 1, 600 + labels] += 10
+    activations["mlp"][np.arange(n_samples), 0, 1, 600 + labels] += signal
     valid = np.arange(n_samples) % 50 != 7  # a few samples that could not be read: no label, no activation
     labels[~valid] = -1
     for activation in activations.values():

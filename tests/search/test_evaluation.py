@@ -10,8 +10,15 @@ import zarr
 from sklearn import metrics
 
 from search import SearchError, read_supervision, search_run
-from search.baseline import predict_base, predict_baselines, predict_majority, predict_question_only
+from search.baseline import (
+    predict_base,
+    predict_baselines,
+    predict_calibrated,
+    predict_majority,
+    predict_question_only,
+)
 from search.evaluation import default_metric, score_base, score_named
+from search.interval import compare_paired
 from search.selection import Select, Selection
 from search.stump import METRICS
 from search.supervision import Supervision
@@ -43,6 +50,12 @@ def test_planted_neurons_answer_every_test_question(tmp_path: Path, options: tup
         assert 0 <= low <= accuracy <= high <= 1 and high - low < 0.2
     assert report.above_base is not None and report.above_base.p_value < 1e-6
     assert report.above_base.difference == pytest.approx(1 - report.accuracy["base"], rel=1e-12)
+    supervision, rows = report.scan.supervision, report.scan.supervision.rows("test")
+    answers = predict_calibrated(report.scan.run, supervision, rows, training_rows=supervision.rows("probe"))
+    right = answers == supervision.labels[rows]
+    images = report.scan.run.read_samples("image_id")[rows]
+    assert report.accuracy["calibrated"] == right.mean() != report.accuracy["base"]
+    assert report.above_calibrated == compare_paired(np.ones(len(rows)), right, images)
     assert report.n_effective == [0.0] * len(report.n_effective) or max(report.n_effective) <= 2
     figures = json.loads(json.dumps(report.to_dict()))
     assert figures["n_super_neurons"] == len(report.super_neurons.describe())
@@ -102,9 +115,11 @@ def test_every_prediction_is_one_of_the_samples_own_options(tmp_path: Path) -> N
 def test_without_evidence_all_but_the_base_is_the_same(tmp_path: Path) -> None:
     told = search_run(make_planted_run(tmp_path / "told", options=("no", "yes"))).to_dict()
     untold = search_run(make_planted_run(tmp_path / "untold", options=("no", "yes"), evidence=False)).to_dict()
-    assert list(told["accuracy"]) == ["majority", "question_only", "base", "super_neurons", "super_neurons_depth1"]
-    del told["accuracy"]["base"], told["interval"]["base"]
-    assert told.pop("above_base")["difference"] > 0 and untold.pop("above_base") is None
+    names = ["majority", "question_only", "base", "calibrated", "super_neurons", "super_neurons_depth1"]
+    assert list(told["accuracy"]) == names
+    for name in ("base", "calibrated"):
+        del told["accuracy"][name], told["interval"][name]
+        assert told.pop(f"above_{name}")["difference"] > 0 and untold.pop(f"above_{name}") is None
     assert untold == told
 
 

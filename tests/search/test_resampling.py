@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from search.chance import permutation_p_value
 from search.exchange import permute_labels
-from search.resampling import bootstrap_selection, find_null_scores
+from search.resampling import bootstrap_selection, find_null_scores, resample_scan
 from search.scan import ScanSpec, scan_run
 from search.supervision import read_supervision
 from storage import Run
@@ -61,6 +62,16 @@ def test_planted_neurons_are_chosen_from_every_resample_and_noise_from_few(run: 
         assert set(few.frequency) == planted
         assert all(many.frequency[neuron] == 1.0 for neuron in planted)
         assert many.jaccard < 0.5
+
+
+def test_the_best_neurons_stand_when_they_are_searched_again_and_constant_ones_have_no_score(run: Run) -> None:
+    supervision = read_supervision(run)
+    scan = scan_run(run, supervision, spec=SPEC)
+    for found in resample_scan(scan, n_neurons=1, n_resamples=9):
+        assert (found.score, found.p_value) == (1.0, 0.1) and found.stability.jaccard > 0.3
+    empty = replace(scan, kept={index: {**part, "score": part["score"] * np.nan} for index, part in scan.kept.items()})
+    for found in resample_scan(empty, n_neurons=1, n_resamples=2):
+        assert np.isnan(found.score) and found.p_value == 1.0 and found.to_dict()["score"] is None
 
 
 def test_a_store_is_read_once(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+import pickle
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,12 @@ from sklearn.linear_model import LogisticRegression
 
 from search.baseline import (
     BUDGETS,
+    RotatedRun,
     measure_visual_gain,
     plan_budget,
     predict_batch_calibrated,
     predict_calibrated,
+    predict_contextual,
     predict_image_probe,
     predict_layer_probes,
     predict_lens,
@@ -26,6 +30,7 @@ from search.baseline import (
 )
 from search.baseline.calibration import fit_biases
 from search.supervision import Supervision
+from tests.search.planted import make_planted_run
 
 N = 900
 ROWS = np.arange(N)
@@ -109,6 +114,18 @@ def test_the_fit_is_that_of_a_logistic_regression_where_the_prior_does_not_count
     assert biases[1] - biases[0] == pytest.approx(float(peer.intercept_[0]), abs=1e-2)
 
 
+def test_what_the_question_alone_says_is_taken_away() -> None:
+    """Each question leans to an option of its own; the picture says the rest."""
+    supervision, random = make_supervision(3), np.random.default_rng(9)
+    lean = 5 * (np.arange(3) == (ROWS % 3)[:, None])
+    seen = 2 * (np.arange(3) == supervision.labels[:, None]) + 0.1 * random.normal(size=(N, 3))
+    run, blank = (FakeRun(option_logit=log_softmax(part, axis=1)) for part in (lean + seen, lean + 0 * seen))
+    rows = supervision.rows("test")
+    answers = predict_contextual(run, supervision, rows, content_free=blank)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(answers, supervision.labels[rows])
+    assert (run.read_samples("option_logit")[rows].argmax(axis=1) == supervision.labels[rows]).mean() < 0.6
+
+
 def test_few_samples_move_the_biases_little_and_own_options_alone_count() -> None:
     evidence = log_softmax(np.array([[0.0, 1.0, -np.inf], [2.0, 0.0, -np.inf]]), axis=1)
     own = np.array([[1, 1, 0], [1, 1, 0]], dtype=bool)
@@ -185,3 +202,14 @@ def test_a_rotation_keeps_lengths_and_angles_and_is_the_same_for_all_rows() -> N
     np.testing.assert_array_equal(rotate_units(activations[10:20], seed=7), turned[10:20])
     assert np.abs(turned - activations).mean() > 0.5
     assert not np.array_equal(rotate_units(activations, seed=8), turned)
+
+
+def test_a_rotated_run_is_its_residual_rotated_whatever_units_are_read(tmp_path: Path) -> None:
+    run = make_planted_run(tmp_path, options=("no", "yes"), n_samples=100)
+    rotated = pickle.loads(pickle.dumps(RotatedRun(run, seed=3)))
+    residual = run.read_columns("residual", layer=1, units=slice(None))
+    expected = rotate_units(residual, seed=3)
+    np.testing.assert_array_equal(rotated.read_columns("residual", layer=1, units=slice(None)), expected)
+    np.testing.assert_array_equal(rotated.read_columns("residual", layer=1, units=slice(2, 5)), expected[:, 2:5])
+    assert rotated.sites == ["residual"] and rotated.column_chunk("residual") == residual.shape[1]
+    assert not np.allclose(expected, residual, equal_nan=True)
