@@ -139,6 +139,8 @@ def answer_untrained(setting: Setting) -> Iterator[Answered]:
         controls = {name: one for name, one in setting.controls.items() if one.has_array("option_logit")}
         for name, control in controls.items():
             told.append((f"the model, {name}", "model", baseline.predict_base(control, supervision, rows), 0))
+        if run.has_array("base_answer"):
+            told.append(("the model, greedy", "model", run.read_samples("base_answer")[rows], 0))
         if BLANK in controls:
             answers = baseline.predict_contextual(run, supervision, rows, content_free=controls[BLANK])
             told.append(("contextual calibration", "model", answers, 0))

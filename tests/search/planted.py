@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from storage import Run, RunPlan, ensure_dataset, write_block
-from storage.schema import Site, SiteShape, plan_arrays
+from storage.schema import Figure, Site, SiteShape, plan_arrays
 
 UNITS: dict[Site, int] = {"residual": 6, "mlp": 700, "heads": 4}
 
@@ -26,15 +26,17 @@ def make_planted_run(
 ) -> Run:
     """Write a run of 3 layers where mlp unit 600 + label of layer 1 is high for that label and all else is noise.
 
-    One sample in 50 is not valid: label -1, activations NaN. Without `evidence` the run has no ``option_logit``.
+    One sample in 50 is not valid: label -1, activations NaN. Without `evidence` the run has no ``option_logit`` and no
+    ``base_answer``, which is the option with most evidence but for one sample in four, where it is none.
     Samples, labels and noise are the same for every `name`; only the `signal` is not.
     """
     random = np.random.default_rng(seed)
+    figures: tuple[Figure, ...] = ("option_logit", "base_answer") if evidence else ()
     shape = SiteShape(n_layers=3, n_tokens=1, n_heads=2, head_dim=2, units=UNITS)
     plan = RunPlan(
         n_samples=n_samples,
         block=block,
-        arrays=tuple(plan_arrays(shape, dtype="f4", options=options, figures=("option_logit",) if evidence else ())),
+        arrays=tuple(plan_arrays(shape, dtype="f4", options=options, figures=figures)),
         identity={"model_id": "planted"},
         coordinates={"option": np.array(options), "token": np.arange(1), "layer": np.arange(3)},
     )
@@ -53,6 +55,7 @@ def make_planted_run(
         activation[~valid] = np.nan
     logits = random.normal(size=(n_samples, len(options))).astype(np.float32)
     logits[~valid] = np.nan
+    spoken = np.where(np.arange(n_samples) % 4 == 0, -1, logits.argmax(axis=1)).astype(np.int16)
     names = np.array([f"sample-{row}" for row in range(n_samples)], dtype=object)
     keys = np.array([f"image-{picture}" for picture in pictures], dtype=object)
     for part in run.blocks:
@@ -70,6 +73,7 @@ def make_planted_run(
         }
         if evidence:
             values["option_logit"] = logits[rows]
+            values["base_answer"] = spoken[rows]
         write_block(dataset, run.name, part, values, circumstances={})
     run.mark_complete()
     return dataset.run(run.name)

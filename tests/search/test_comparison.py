@@ -34,6 +34,7 @@ def test_planted_neurons_beat_what_cannot_see_them_at_every_budget(compared: lis
         for blind in ("sparse attention vectors", "logistic regression", "1 random neurons"):
             assert found[blind, budget].accuracy < 0.6, blind
     assert found["the model itself", None].n_labels == 0
+    assert found["the model, greedy", None].accuracy < found["the model itself", None].accuracy
     assert found["the model, calibrated", 20].n_labels == 60
     assert found["1 Super Neurons", 20].depth == 2
     assert all(method.low <= method.accuracy <= method.high for method in compared)

@@ -120,6 +120,7 @@ def test_without_evidence_all_but_the_base_is_the_same(tmp_path: Path) -> None:
     for name in ("base", "calibrated"):
         del told["accuracy"][name], told["interval"][name]
         assert told.pop(f"above_{name}")["difference"] > 0 and untold.pop(f"above_{name}") is None
+    assert 0 < told.pop("greedy_accuracy") < 1 and untold.pop("greedy_accuracy") is None
     assert untold == told
 
 
