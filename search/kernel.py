@@ -38,6 +38,7 @@ class Work(NamedTuple):
     below: npt.NDArray[np.int32]
     positives: npt.NDArray[np.int32]
     ordered: npt.NDArray[np.unsignedinteger]
+    strides: npt.NDArray[np.int64]
 
 
 class Columns(NamedTuple):
@@ -58,8 +59,8 @@ TILE = 32
 
 RADIX_BITS = 11
 
-STRIDE = 64
-"""Cuts of which only the extremes are noted, before the place of the best is looked for among them."""
+STRIDE = 32
+"""Neighbouring cuts, or samples of a class, of which the extremes are noted before one of them is looked for."""
 
 LARGEST = 2**62
 
@@ -132,6 +133,7 @@ def allocate_work(n_samples: int, images: npt.DTypeLike, payload: npt.DTypeLike)
         below=np.zeros(n_samples + 1, np.int32),
         positives=np.empty(n_samples, np.int32),
         ordered=np.empty(n_samples, np.uint32 if width.itemsize == np.dtype(payload).itemsize == 2 else np.uint64),
+        strides=np.empty((-(-n_samples // STRIDE), 2), np.int64),
     )
 
 
@@ -440,76 +442,171 @@ def _score(metric: int, tp: int, fp: int, n_positive: int, n_negative: int) -> f
     return (tp * n_samples - named * n_positive) / math.sqrt(spread) if spread > 0 else 0.0
 
 
+# --- the best cut: most strides of cuts are passed over --------------------------------------------------------------
+
+
+@compiled()
+def _bound_best(metric: int, best: Any, n_positive: int, n_negative: int) -> float:
+    """Return what `_may_reach` compares with: lower than the best so far by far more than floats are rounded."""
+    _, _, tp, fp = best
+    n_samples, named, least = n_positive + n_negative, tp + fp, 1 - 1e-12
+    if metric == ACCURACY:
+        return least * n_samples * (tp + n_negative - fp)
+    if metric == F1:
+        return least * n_samples * tp / (named + n_positive)
+    covariance = float(tp * n_samples - named * n_positive)  # not negative: the opposite polarity is worse
+    return least * covariance * covariance / float(named * (n_samples - named))
+
+
+@compiled()
+def _may_reach(metric: int, bound: float, covariance: int, named: int, n_positive: int, n_samples: int) -> bool:
+    """Return whether a table of which `named` samples are named positive may be as good as the best so far.
+
+    `covariance` is ``tp * n_samples - named * n_positive``.
+    """
+    if metric == ACCURACY:
+        others = n_samples - n_positive
+        return np.float64(2 * covariance + named * (n_positive - others) + others * n_samples) >= bound
+    if metric == F1:
+        return np.float64(covariance + named * n_positive) >= bound * (named + n_positive)
+    return np.float64(covariance) * np.float64(abs(covariance)) >= bound * np.float64(named * (n_samples - named))
+
+
+@compiled()
+def _may_hold(
+    metric: int, bound: float, covariance: int, named: int, other_named: int, n_positive: int, n_samples: int
+) -> bool:
+    """Return whether a stride may hold a cut that is, in one polarity, as good as the best so far.
+
+    Its tables have at most `covariance`, and name at least `named` samples and at most `other_named`, or the other way
+    round. None is better than the better of two that have both: at one covariance accuracy and F1 rise or fall with the
+    number of samples that are named, and what MCC is divided by is concave in it.
+    """
+    if _may_reach(metric, bound, covariance, named, n_positive, n_samples):
+        return True
+    return _may_reach(metric, bound, covariance, other_named, n_positive, n_samples)
+
+
+@compiled()
+def _keep_better(
+    metric: int, bound: float, best: Any, cut: int, polarity: int, tp: int, named: int, n_positive: int, n_negative: int
+) -> Any:
+    """Return the best so far, or another, whichever is better; ties to the lower cut, then to +1."""
+    best_cut, best_polarity, best_tp, best_fp = best
+    n_samples, fp = n_positive + n_negative, named - tp
+    covariance = tp * n_samples - named * n_positive
+    if not _may_reach(metric, bound, covariance, named, n_positive, n_samples):  # sooner told than by integers
+        return best
+    if _exceeds(metric, best_tp, best_fp, tp, fp, n_positive, n_negative):
+        return best
+    earlier = cut < best_cut or (cut == best_cut and polarity > best_polarity)
+    if earlier or _exceeds(metric, tp, fp, best_tp, best_fp, n_positive, n_negative):
+        return cut, polarity, tp, fp
+    return best
+
+
+@compiled()
+def _keep_better_side(
+    metric: int, bound: float, best: Any, cut: int, below: int, total: int, n_positive: int, n_negative: int
+) -> Any:
+    """Do what `_keep_better` does, with both polarities of a cut: below it, `below` of `total` samples are positive."""
+    above, named = n_positive - below, n_positive + n_negative - total
+    best = _keep_better(metric, bound, best, cut, 1, above, named, n_positive, n_negative)
+    return _keep_better(metric, bound, best, cut, -1, below, total, n_positive, n_negative)
+
+
+@compiled()
+def _begin_best(
+    metric: int, balance: Any, first: int, last: int, totals: Any, n_distinct: int, n_positive: int, n_negative: int
+) -> Any:
+    """Return the best of the first cut, of the last, and of those that are best by balanced accuracy.
+
+    `first` and `last` are the positive samples below the first two. What begins near the best passes over most strides.
+    """
+    low, low_cut, high, high_cut = balance
+    n_samples, best = n_positive + n_negative, (np.int64(0), 1, np.int64(0), n_negative)  # no table is worse
+    low_below = (low + n_positive * np.int64(totals[low_cut])) // n_samples
+    high_below = (high + n_positive * np.int64(totals[high_cut])) // n_samples
+    for cut, below in ((0, first), (low_cut, low_below), (high_cut, high_below), (n_distinct - 2, last)):
+        total = np.int64(totals[cut])
+        best = _keep_better_side(metric, -math.inf, best, cut, below, total, n_positive, n_negative)
+    return best
+
+
+@compiled()
+def _choose_extreme(balance: Any, n_positive: int, n_negative: int) -> Any:
+    """Return cut, polarity and balanced accuracy of the better extreme; ties to the lower cut, then to +1."""
+    low, low_cut, high, high_cut = balance
+    pairs = n_positive * n_negative
+    if high > -low or (high == -low and high_cut < low_cut):
+        return high_cut, -1, (pairs + high) / (2 * pairs)
+    return low_cut, 1, (pairs - low) / (2 * pairs)
+
+
 # --- two classes: all cuts -------------------------------------------------------------------------------------------
 
 
 @compiled()
-def _find_extremes(totals: Any, positives: Any, n_distinct: int, weight: int, other_weight: int) -> Any:
-    """Return the lowest and the highest ``weight * positives - other_weight * negatives`` below a cut, and where.
+def _scan_cuts(totals: Any, positives: Any, n_positive: int, n_samples: int) -> Any:
+    """Return the lowest and the highest covariance below neighbouring cuts."""
+    lowest, highest = LARGEST, -LARGEST
+    for cut in range(totals.shape[0]):
+        covariance = n_samples * np.int64(positives[cut]) - n_positive * np.int64(totals[cut])
+        lowest, highest = min(lowest, covariance), max(highest, covariance)
+    return lowest, highest
 
-    For polarity +1 a cut is the better the lower this is, for -1 the higher: what lies below it is then wrong or right.
+
+@compiled()
+def _find_extremes(totals: Any, positives: Any, n_distinct: int, strides: Any) -> Any:
+    """Return the lowest and the highest ``n_samples * positives - n_positive * totals`` below a cut, and where.
+
+    This is the covariance of a table that names what lies below. By balanced accuracy a cut is the better for polarity
+    +1 the lower it is, for -1 the higher. The extremes of each stride are kept.
     """
-    both = weight + other_weight
+    n_positive, n_samples = np.int64(positives[n_distinct - 1]), np.int64(totals[n_distinct - 1])
     low, high, low_cut, high_cut = LARGEST, -LARGEST, 0, 0
     for first in range(0, n_distinct - 1, STRIDE):
         last = min(first + STRIDE, n_distinct - 1)
-        lowest, highest = LARGEST, -LARGEST
-        for cut in range(first, last):
-            below = both * np.int64(positives[cut]) - other_weight * np.int64(totals[cut])
-            lowest, highest = min(lowest, below), max(highest, below)
+        lowest, highest = _scan_cuts(totals[first:last], positives[first:last], n_positive, n_samples)
+        strides[first // STRIDE, 0], strides[first // STRIDE, 1] = lowest, highest
         if lowest < low:
             low, low_cut = lowest, first
         if highest > high:
             high, high_cut = highest, first
-    while both * np.int64(positives[low_cut]) - other_weight * np.int64(totals[low_cut]) != low:
+    while n_samples * np.int64(positives[low_cut]) - n_positive * np.int64(totals[low_cut]) != low:
         low_cut += 1
-    while both * np.int64(positives[high_cut]) - other_weight * np.int64(totals[high_cut]) != high:
+    while n_samples * np.int64(positives[high_cut]) - n_positive * np.int64(totals[high_cut]) != high:
         high_cut += 1
     return low, low_cut, high, high_cut
 
 
 @compiled()
-def _find_best(metric: int, totals: Any, positives: Any, n_distinct: int) -> Any:
-    """Return the best cut by F1 or MCC, its polarity, and its score."""
-    n_positive = np.int64(positives[n_distinct - 1])
+def _find_best(metric: int, balance: Any, strides: Any, totals: Any, positives: Any, n_distinct: int) -> Any:
+    """Return the best cut, its polarity, and its score, from what `_find_extremes` finds and keeps."""
+    n_positive, n_cuts = np.int64(positives[n_distinct - 1]), n_distinct - 1
     n_negative = np.int64(totals[n_distinct - 1]) - n_positive
-    best_cut, best_polarity, best_tp, best_fp = -1, 1, 0, 0
-    for cut in range(n_distinct - 1):
-        below = np.int64(positives[cut])
-        below_fp = np.int64(totals[cut]) - below
-        above, above_fp = n_positive - below, n_negative - below_fp
-        if best_cut < 0 or _exceeds(metric, above, above_fp, best_tp, best_fp, n_positive, n_negative):
-            best_cut, best_polarity, best_tp, best_fp = cut, 1, above, above_fp
-        if _exceeds(metric, below, below_fp, best_tp, best_fp, n_positive, n_negative):
-            best_cut, best_polarity, best_tp, best_fp = cut, -1, below, below_fp
-    return best_cut, best_polarity, _score(metric, best_tp, best_fp, n_positive, n_negative)
-
-
-@compiled()
-def _choose_extreme(extremes: Any, weight: int, other_weight: int, n_positive: int, n_negative: int) -> Any:
-    """Return cut, polarity and weighted score of the better extreme; ties to the lower cut, then to +1."""
-    low, low_cut, high, high_cut = extremes
-    best = weight * n_positive + other_weight * n_negative
-    rising, falling = weight * n_positive - low, other_weight * n_negative + high
-    if falling > rising or (falling == rising and high_cut < low_cut):
-        return high_cut, -1, falling / best
-    return low_cut, 1, rising / best
-
-
-@compiled()
-def _choose_cut(
-    metric: int, balance: Any, totals: Any, positives: Any, n_distinct: int, n_positive: int, n_negative: int
-) -> Any:
-    """Return the best cut by any metric, its polarity, and its score; `balance` are the extremes of balanced accuracy.
-
-    For balanced accuracy `positives` may hold anything.
-    """
     if metric == BALANCED_ACCURACY:
-        return _choose_extreme(balance, n_negative, n_positive, n_positive, n_negative)
-    if metric == ACCURACY:
-        extremes = _find_extremes(totals, positives, n_distinct, 1, 1)
-        return _choose_extreme(extremes, 1, 1, n_positive, n_negative)
-    return _find_best(metric, totals, positives, n_distinct)
+        return _choose_extreme(balance, n_positive, n_negative)
+    first_below, last_below = np.int64(positives[0]), np.int64(positives[n_cuts - 1])
+    best = _begin_best(metric, balance, first_below, last_below, totals, n_distinct, n_positive, n_negative)
+    bound, n_samples = _bound_best(metric, best, n_positive, n_negative), n_positive + n_negative
+    for first in range(0, n_cuts, STRIDE):
+        last = min(first + STRIDE, n_cuts)
+        first_total, last_total = np.int64(totals[first]), np.int64(totals[last - 1])
+        first_above, last_above = n_samples - first_total, n_samples - last_total
+        lowest, highest = strides[first // STRIDE, 0], strides[first // STRIDE, 1]
+        if _may_hold(metric, bound, -lowest, first_above, last_above, n_positive, n_samples):
+            for cut in range(first, last):
+                tp, named = n_positive - np.int64(positives[cut]), n_samples - np.int64(totals[cut])
+                best = _keep_better(metric, bound, best, cut, 1, tp, named, n_positive, n_negative)
+            bound = _bound_best(metric, best, n_positive, n_negative)
+        if _may_hold(metric, bound, highest, first_total, last_total, n_positive, n_samples):
+            for cut in range(first, last):
+                tp, named = np.int64(positives[cut]), np.int64(totals[cut])
+                best = _keep_better(metric, bound, best, cut, -1, tp, named, n_positive, n_negative)
+            bound = _bound_best(metric, best, n_positive, n_negative)
+    cut, polarity, tp, fp = best
+    return cut, polarity, _score(metric, tp, fp, n_positive, n_negative)
 
 
 @compiled(sums_of_whole_numbers=True)
@@ -599,9 +696,9 @@ def fit_two_16(bits: Any, rows: Any, classes: Any, metric: int, work: Any, out: 
             if n_distinct == 1:
                 out.ks[0, unit] = 0.0
                 continue
-            balance = _find_extremes(totals, positives, n_distinct, n_negative, n_positive)
+            balance = _find_extremes(totals, positives, n_distinct, work.strides)
             out.ks[0, unit] = max(-balance[0], balance[2]) / (n_positive * n_negative)
-            best = _choose_cut(metric, balance, totals, positives, n_distinct, n_positive, n_negative)
+            best = _find_best(metric, balance, work.strides, totals, positives, n_distinct)
             tp = np.int64(positives[best[0]])
             fp = np.int64(totals[best[0]]) - tp
             _write_cut(out, 0, unit, values, best, tp, fp, n_positive, n_negative)
@@ -625,62 +722,98 @@ def _list_members(ordered: Any, starts: Any, nexts: Any, members: Any) -> None:
 
 
 @compiled()
-def _scan_members(members: Any, below: Any, both: int, first: int, other_weight: int) -> Any:
-    """Return the lowest and the highest that `_find_extremes` compares right below and above `members`, and their area.
+def _scan_members(members: Any, below: Any, first: int, n_positive: int, n_samples: int) -> Any:
+    """Return the lowest covariance right below `members`, the highest right above, and their area.
 
     ``first`` samples of the class lie below them.
     """
-    lowest, highest, area, right_below = LARGEST, -LARGEST, np.int64(0), both * first
+    lowest, highest, area, right_below = LARGEST, -LARGEST, np.int64(0), n_samples * first
     for place in range(members.shape[0]):
         distinct = members[place]  # unsigned, so that no index may count from the end
         start, end = np.int64(below[distinct]), np.int64(below[distinct + np.uint32(1)])
         area += start + end
-        lowest = min(lowest, right_below - other_weight * start)
-        right_below += both
-        highest = max(highest, right_below - other_weight * end)
+        lowest = min(lowest, right_below - n_positive * start)
+        right_below += n_samples
+        highest = max(highest, right_below - n_positive * end)
     return lowest, highest, area
 
 
 @compiled()
-def _find_member_extremes(members: Any, below: Any, n_distinct: int, weight: int, other_weight: int) -> Any:
+def _find_member_extremes(members: Any, below: Any, n_distinct: int, strides: Any) -> Any:
     """Return what `_find_extremes` does and twice the area, of the class whose samples lie at `members`.
 
-    A best cut of polarity +1 has a sample of the class right above it, or else moving it up is better; one of polarity
-    -1 has one right below. The first and the last cut end such moves. Of several samples at one value only the first
-    has the right count below it, and the last above; the others' are not extreme, so that nothing must be grouped.
+    By every metric each best cut of polarity +1 has a sample of the class right above it, or else moving it up were
+    better: of the samples that it names, only others are lost. One of polarity -1 has one right below. The first and
+    the last cut end such moves. That fewer others are better is plain but for two metrics: F1 does not change where no
+    sample of the class is named, but is 0 there and not the best; MCC rises, as its derivative by ``named`` at one
+    ``tp`` has the sign of ``-(named * (n_positive - tp) + tp * (n_samples - named))``.
+
+    Of several samples at one value only the first has the right count below it, and the last above. The tables of the
+    others name as many samples and fewer of the class: they are worse by every metric, so that nothing must be grouped.
     """
-    n_members, both, last_cut = members.shape[0], weight + other_weight, n_distinct - 2
+    n_members, n_samples, last_cut = members.shape[0], np.int64(below[n_distinct]), n_distinct - 2
     n_first, n_last = np.searchsorted(members, 1), n_members - np.searchsorted(members, last_cut + 1)
-    low = both * n_first - other_weight * np.int64(below[1])
+    low = n_samples * n_first - n_members * np.int64(below[1])
     high, low_cut, high_cut = low, np.int64(0), np.int64(0)
     area = n_first * np.int64(below[1]) + n_last * np.int64(below[n_distinct - 1] + below[n_distinct])
     between = members[n_first : n_members - n_last]
     low_block, high_block = -1, -1
     for first in range(0, between.shape[0], STRIDE):
         block = between[first : min(first + STRIDE, between.shape[0])]
-        lowest, highest, block_area = _scan_members(block, below, both, n_first + first, other_weight)
+        lowest, highest, block_area = _scan_members(block, below, n_first + first, n_members, n_samples)
+        strides[first // STRIDE, 0], strides[first // STRIDE, 1] = lowest, highest
         area += block_area
         if lowest < low:
             low, low_block = lowest, first
         if highest > high:
             high, high_block = highest, first
     if low_block >= 0:
-        while both * (n_first + low_block) - other_weight * np.int64(below[between[low_block]]) != low:
+        while n_samples * (n_first + low_block) - n_members * np.int64(below[between[low_block]]) != low:
             low_block += 1
         low_cut = np.int64(between[low_block]) - 1
     if high_block >= 0:
         while (
-            both * (n_first + high_block + 1) - other_weight * np.int64(below[between[high_block] + np.uint32(1)])
+            n_samples * (n_first + high_block + 1) - n_members * np.int64(below[between[high_block] + np.uint32(1)])
             != high
         ):
             high_block += 1
         high_cut = np.int64(between[high_block])
-    last = both * (n_members - n_last) - other_weight * np.int64(below[n_distinct - 1])
+    last = n_samples * (n_members - n_last) - n_members * np.int64(below[n_distinct - 1])
     if last < low:
         low, low_cut = last, last_cut
     if last > high:
         high, high_cut = last, last_cut
     return (low, low_cut, high, high_cut), float(area - n_members * n_members)
+
+
+@compiled()
+def _find_member_best(metric: int, balance: Any, strides: Any, members: Any, below: Any, n_distinct: int) -> Any:
+    """Return what `_find_best` does, from what `_find_member_extremes` finds and keeps."""
+    n_positive, totals = members.shape[0], below[1:]
+    n_samples = np.int64(below[n_distinct])
+    n_negative = n_samples - n_positive
+    if metric == BALANCED_ACCURACY:
+        return _choose_extreme(balance, n_positive, n_negative)
+    n_first, n_last = int(np.searchsorted(members, 1)), int(np.searchsorted(members, n_distinct - 1))
+    best = _begin_best(metric, balance, n_first, n_last, totals, n_distinct, n_positive, n_negative)
+    bound = _bound_best(metric, best, n_positive, n_negative)
+    for first in range(n_first, n_last, STRIDE):
+        last = min(first + STRIDE, n_last)
+        first_total, last_total = np.int64(below[members[first]]), np.int64(below[members[last - 1] + np.uint32(1)])
+        first_above, last_above = n_samples - first_total, n_samples - last_total
+        lowest, highest = strides[(first - n_first) // STRIDE, 0], strides[(first - n_first) // STRIDE, 1]
+        if _may_hold(metric, bound, -lowest, first_above, last_above, n_positive, n_samples):
+            for place in range(first, last):
+                cut, named = np.int64(members[place]) - 1, n_samples - np.int64(below[members[place]])
+                best = _keep_better(metric, bound, best, cut, 1, n_positive - place, named, n_positive, n_negative)
+            bound = _bound_best(metric, best, n_positive, n_negative)
+        if _may_hold(metric, bound, highest, first_total, last_total, n_positive, n_samples):
+            for place in range(first, last):
+                cut, named = np.int64(members[place]), np.int64(below[members[place] + np.uint32(1)])
+                best = _keep_better(metric, bound, best, cut, -1, place + 1, named, n_positive, n_negative)
+            bound = _bound_best(metric, best, n_positive, n_negative)
+    cut, polarity, tp, fp = best
+    return cut, polarity, _score(metric, tp, fp, n_positive, n_negative)
 
 
 @compiled()
@@ -772,29 +905,17 @@ def _fit_members(
         out.ks[contrast, unit] = 0.0
         _write_ranks(out, contrast, unit, float(n_positive * n_negative), ties, n_positive, n_negative)
         return
-    balance, area = _find_member_extremes(members, below, n_distinct, n_negative, n_positive)
+    balance, area = _find_member_extremes(members, below, n_distinct, work.strides)
     out.ks[contrast, unit] = max(-balance[0], balance[2]) / (n_positive * n_negative)
     _write_ranks(out, contrast, unit, area, ties, n_positive, n_negative)
     if rule != OPTIMAL:
         threshold = _set_threshold(rule, members, values, whole, n_samples)
         _write_fixed(out, contrast, unit, metric, threshold, members, below, values, n_distinct)
         return
-    if metric != BALANCED_ACCURACY:
-        _count_members(members, n_distinct, work.positives)
-    best = _choose_cut(metric, balance, below[1:], work.positives, n_distinct, n_positive, n_negative)
+    best = _find_member_best(metric, balance, work.strides, members, below, n_distinct)
     tp = np.searchsorted(members, best[0] + 1)
     fp = np.int64(below[best[0] + 1]) - tp
     _write_cut(out, contrast, unit, values, best, tp, fp, n_positive, n_negative)
-
-
-@compiled()
-def _count_members(members: Any, n_distinct: int, positives: Any) -> None:
-    """Fill `positives` with how many of the class's samples lie at or below each distinct value."""
-    member = 0
-    for distinct in range(n_distinct):
-        while member < members.shape[0] and members[member] == distinct:
-            member += 1
-        positives[distinct] = member
 
 
 @compiled()

@@ -94,6 +94,33 @@ def test_stumps_equal_brute_force(activations: Any, n_classes: int, metric: Metr
                 assert_shares(stumps, contrast, unit, activations[:, unit], positive)
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    n_samples=st.integers(2, 300),
+    n_values=st.sampled_from([2, 30, 1000]),
+    n_classes=st.integers(2, 4),
+    metric=st.sampled_from(METRICS),
+    mirrored=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_stumps_of_many_cuts_equal_brute_force(
+    n_samples: int, n_values: int, n_classes: int, metric: Metric, mirrored: bool, seed: int
+) -> None:
+    """Several strides of cuts, classes of any size; mirrored, each cut is as good as another of the other polarity."""
+    random = np.random.default_rng(seed)
+    labels = random.choice(n_classes, size=n_samples, p=random.dirichlet(np.ones(n_classes)))
+    column = (random.integers(0, n_values, n_samples) + labels * random.integers(0, n_values)).astype("f2")
+    if mirrored:
+        column, labels = np.concatenate([column, -column]), np.tile(labels, 2)
+    stumps = fit_stumps(column[:, None], labels, n_classes=n_classes, metric=metric)
+    for contrast, target in enumerate(contrast_classes(n_classes)):
+        positive = labels == target
+        if 0 < positive.sum() < len(labels) and len(np.unique(column)) > 1:
+            rank, threshold, polarity = brute_force(column, positive, metric)
+            assert stumps.score[contrast, 0] == pytest.approx(score_of(rank, metric), rel=1e-14, abs=1e-300)
+            assert (stumps.threshold[contrast, 0], stumps.polarity[contrast, 0]) == (threshold, polarity)
+
+
 def exact_threshold(column: npt.NDArray[Any], positive: npt.NDArray[np.bool_], rule: Rule) -> float:
     """Return the threshold with every sum rounded once."""
     if rule == "zero":
