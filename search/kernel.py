@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from .compilation import compiled
@@ -57,6 +58,9 @@ class Columns(NamedTuple):
 TILE = 32
 """Columns that are transposed together: one cache line of 16-bit values."""
 
+AHEAD = 16
+"""Rows that are asked for before they are read: each is far from the next, so that no processor foresees them."""
+
 RADIX_BITS = 11
 
 STRIDE = 32
@@ -85,12 +89,32 @@ def _read_float_32(typing_context: Any, bits: Any) -> Any:
     return types.float32(types.uint32), generate
 
 
+@intrinsic
+def _prefetch(typing_context: Any, array: Any, row: Any, column: Any) -> Any:
+    """Ask for the memory of an array's element, so that it is near when it is read."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind, byte, number = signature.args[0], ir.IntType(8).as_pointer(), ir.IntType(32)
+        made = context.make_array(kind)(context, builder, arguments[0])
+        place = builder.bitcast(cgutils.get_item_pointer(context, builder, kind, made, arguments[1:]), byte)
+        called = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        to_read, into_all_caches, no_code = number(0), number(3), number(1)
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], called)
+        builder.call(prefetch, [place, to_read, into_all_caches, no_code])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64), generate
+
+
 @compiled()
 def _transpose(bits: Any, rows: Any, first: int, n_columns: int, out: Any) -> None:
     """Write columns `first` and following of `bits` (row, unit), at `rows` alone, to the rows of `out`."""
     n_samples = rows.shape[0]
     whole = n_samples // 4 * 4
     for sample in range(0, whole, 4):
+        for far in range(sample + AHEAD, min(sample + AHEAD + 4, n_samples)):
+            _prefetch(bits, rows[far], first)
+            _prefetch(bits, rows[far], first + n_columns - 1)  # mostly in another cache line
         row_0, row_1, row_2, row_3 = rows[sample], rows[sample + 1], rows[sample + 2], rows[sample + 3]
         for column in range(n_columns):
             unit = first + column
@@ -193,22 +217,20 @@ def _count_16(column: Any, classes: Any, scratch: Any, values: Any, totals: Any,
         histogram[image] += np.uint64(1) | (np.uint64(classes[sample]) << np.uint64(32))
         occupied[image >> 6] |= np.uint64(1) << np.uint64(image & 63)
     finite = _close_16(occupied, histogram)
-    n_distinct, total, positive = 0, 0, 0
+    n_distinct, both = np.uint64(0), np.uint64(0)  # unsigned, so that no index may count from the end
     for word in range(1024):
         left = occupied[word]
         occupied[word] = 0
         while left:
             image = (word << 6) | _count_trailing_zeros(left)
             left &= left - np.uint64(1)
-            count = np.int64(histogram[image])
+            both += histogram[image]
             histogram[image] = 0
-            total += count & 0xFFFFFFFF
-            positive += count >> 32
             values[n_distinct] = image
-            totals[n_distinct] = total
-            positives[n_distinct] = positive
-            n_distinct += 1
-    return n_distinct if finite else -1
+            totals[n_distinct] = both & np.uint64(0xFFFFFFFF)
+            positives[n_distinct] = both >> np.uint64(32)
+            n_distinct += np.uint64(1)
+    return np.int64(n_distinct) if finite else -1
 
 
 @compiled()
@@ -224,7 +246,7 @@ def _order_16(column: Any, payload: Any, scratch: Any, values: Any, below: Any, 
         histogram[image] += np.uint32(1)
         occupied[image >> 6] |= np.uint64(1) << np.uint64(image & 63)
     finite = _close_16(occupied, histogram)
-    n_distinct, total = 0, np.uint32(0)
+    n_distinct, total = np.uint64(0), np.uint32(0)  # unsigned, as above
     for word in range(1024):
         left = occupied[word]
         occupied[word] = 0
@@ -236,7 +258,7 @@ def _order_16(column: Any, payload: Any, scratch: Any, values: Any, below: Any, 
             total += histogram[image]
             histogram[image] = 0
             values[n_distinct] = image
-            n_distinct += 1
+            n_distinct += np.uint64(1)
             below[n_distinct] = total
     places[0x7FFF] = places[0x8000]
     shift = ordered.dtype.type(4 * ordered.itemsize)
@@ -245,7 +267,7 @@ def _order_16(column: Any, payload: Any, scratch: Any, values: Any, below: Any, 
         place = nexts[distinct]
         nexts[distinct] = place + np.uint32(1)
         ordered[place] = (ordered.dtype.type(distinct) << shift) | ordered.dtype.type(payload[sample])
-    return n_distinct if finite else -1
+    return np.int64(n_distinct) if finite else -1
 
 
 @compiled()
