@@ -15,11 +15,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from .chance import fisher_p_values, ks_p_values, q_values, rank_p_values
 from .errors import SearchError
 from .evaluation import default_metric
-from .selection import CANDIDATE_COUNTS, parse_correction
+from .selection import CANDIDATE_COUNTS, choose_count, parse_correction
 from .stump import Stumps, contrast_classes, fit_stumps, parse_metric, parse_rule
 from .vote import decide, parse_vote, tally_votes, weigh_votes
 
 LARGEST = float(np.finfo(np.float32).max)
+
+UNDIVIDED_COUNT = 16
+"""Neurons of each contrast that vote where there are too few samples to choose their number by."""
 
 
 class SuperNeuronClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -36,7 +39,8 @@ class SuperNeuronClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
     rule
         How thresholds are set: ``zero``, ``mean``, ``midpoint`` or ``optimal``.
     n_neurons
-        How many vote, for each contrast; ``auto``: as many as an inner validation split favours.
+        How many vote, for each contrast; ``auto``: as many as an inner validation split favours, or 16 where there are
+        too few samples to divide.
     vote
         ``majority``, or weighted by ``log_odds``.
     max_q
@@ -119,9 +123,8 @@ class SuperNeuronClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         columns = _narrow(activations)
         stumps = self._fit_stumps(columns, labels)
         q_value = self._find_q_values(stumps, labels)
-        counts = CANDIDATE_COUNTS if self.n_neurons == "auto" else (int(self.n_neurons),)
-        count = counts[0]
-        if len(counts) > 1 and (split := self._split(labels, groups)) is not None:
+        count = UNDIVIDED_COUNT if self.n_neurons == "auto" else int(self.n_neurons)
+        if self.n_neurons == "auto" and (split := self._split(labels, groups)) is not None:
             count = self._choose_count(columns, labels, *split)
         ranked = self._rank(stumps, q_value)
         self.neurons_ = [order[:count] for order in ranked]
@@ -254,7 +257,7 @@ class SuperNeuronClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         fitted: npt.NDArray[np.intp],
         held: npt.NDArray[np.intp],
     ) -> int:
-        """Return the number of neurons that is right most often on the rows `held`; ties to the smaller."""
+        """Return the number of neurons that is right most often on the rows `held`."""
         stumps = self._fit_stumps(columns[fitted], labels[fitted])
         ranked = [
             order[: max(CANDIDATE_COUNTS)] for order in self._rank(stumps, self._find_q_values(stumps, labels[fitted]))
@@ -264,18 +267,15 @@ class SuperNeuronClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
             stumps.polarity[row, order] * (columns[np.ix_(held, order)] - stumps.threshold[row, order]) > 0
             for row, order in enumerate(ranked)
         ]
-        best_right, best = -1, CANDIDATE_COUNTS[0]
-        for count in CANDIDATE_COUNTS:
+
+        def count_right(count: int) -> int:
             tallies = [
                 tally_votes(votes[:, :count], weight[:count], stumps.score[row, order[:count]])
                 for row, (votes, weight, order) in enumerate(zip(fired, weights, ranked, strict=True))
             ]
-            right = int((decide(tallies) == labels[held]).sum())
-            if right > best_right:
-                best_right, best = right, count
-            if count >= max(map(len, ranked)):
-                break
-        return best
+            return int((decide(tallies) == labels[held]).sum())
+
+        return choose_count(count_right, n_stumps=max(map(len, ranked)))
 
     def _share(self, fired: list[npt.NDArray[np.bool_]]) -> npt.NDArray[np.float64]:
         """Return the shares of the votes (n_samples, n_classes); the one that is named is raised by a hair."""

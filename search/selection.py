@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,7 +26,6 @@ SELECTS: tuple[Select, ...] = ("auto", "top_k", "above_base")
 
 CANDIDATE_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 """Numbers of Super Neurons a contrast that `auto` tries."""
-
 
 QValues = Mapping[int, npt.NDArray[np.float64]]
 """q-values of every layer by the index of its cell, each (contrast, unit); NaN for constant neurons."""
@@ -112,9 +111,8 @@ def select_super_neurons(
     """Return the classifier that `selection` makes of the stumps of `scan`.
 
     `q_values` are those of `find_q_values`, so that several selections share them. `floors` (contrast,) are the model's
-    own scores on the probe split, for ``above_base``. ``auto`` takes one number for every contrast; a tie goes to the
-    smaller one, which costs less to evaluate. Where no stump qualifies there is no Super Neuron, and the answer is the
-    probe split's most frequent one.
+    own scores on the probe split, for ``above_base``. ``auto`` takes one number for every contrast. Where no stump
+    qualifies there is no Super Neuron, and the answer is the probe split's most frequent one.
 
     Raises
     ------
@@ -188,12 +186,18 @@ def _choose_count(scan: Scan, pool: SuperNeurons, scheduler: Scheduler) -> Super
     rows = scan.supervision.rows("validation")
     labels, own = scan.supervision.labels[rows], scan.supervision.own_options(rows)
     votes = [read_votes(scan.run, table, rows, scheduler=scheduler) for table in pool.contrasts]
-    best_right, chosen = -1, pool
-    for count in CANDIDATE_COUNTS:
-        fewer = pool.take(count)
-        right = int((fewer.decide([fired[:, :count] for fired in votes], own) == labels).sum())
-        if right > best_right:
-            best_right, chosen = right, fewer
-        if count >= max(map(len, pool.contrasts)):
-            break
-    return chosen
+
+    def count_right(count: int) -> int:
+        decided = pool.take(count).decide([fired[:, :count] for fired in votes], own)
+        return int((decided == labels).sum())
+
+    return pool.take(choose_count(count_right, n_stumps=max(map(len, pool.contrasts))))
+
+
+def choose_count(count_right: Callable[[int], int], *, n_stumps: int) -> int:
+    """Return the number of stumps of which most samples are right, of the `CANDIDATE_COUNTS` that differ in effect.
+
+    A tie goes to the larger number: the more vote, the less hangs on the errors of each.
+    """
+    last = next((place for place, count in enumerate(CANDIDATE_COUNTS) if count >= n_stumps), len(CANDIDATE_COUNTS) - 1)
+    return max(CANDIDATE_COUNTS[: last + 1], key=lambda count: (count_right(count), count))
