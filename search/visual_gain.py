@@ -35,6 +35,8 @@ def _find_control(dataset: Dataset, run: Run, name: str) -> Control:
         return f"run {name} is not complete"
     if not np.array_equal(control.read_samples("sample_id"), run.read_samples("sample_id")):
         return f"run {name} has other samples"
+    if control.sites != run.sites:
+        return f"run {name} has other sites"
     return control
 
 

@@ -51,9 +51,12 @@ def measure_visual_gain(accuracy: float, controls: Mapping[str, float | str]) ->
 def randomize_labels(supervision: Supervision, keys: npt.NDArray[np.object_], *, seed: int = 0) -> Supervision:
     """Return the same samples with a random label for each of `keys` (sample,), such as images or questions.
 
-    Labels have the frequencies that they have among the valid samples; a search that finds them again memorises keys.
+    Labels have the frequencies that they have among the valid samples, as far as a sample has the option that is drawn.
+    A search that finds them again memorises keys.
     """
     names, key = np.unique(keys.astype(str), return_inverse=True)
     valid = supervision.labels[supervision.valid]
-    drawn = np.random.default_rng(seed).choice(valid, size=len(names))
-    return supervision.relabel(np.where(supervision.valid, drawn[key], -1).astype(np.int16))
+    drawn = np.random.default_rng(seed).choice(valid, size=len(names))[key]
+    if supervision.n_options is not None:
+        drawn = drawn % np.maximum(supervision.n_options, 1)
+    return supervision.relabel(np.where(supervision.valid, drawn, -1).astype(np.int16))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,9 @@ def test_random_labels_are_one_for_each_key_with_the_frequencies_that_were() -> 
     assert ((counts - 450 * shares) ** 2 / (450 * shares)).sum() < chi2.ppf(0.999, 2)
     assert (drawn.labels[::2] == supervision.labels[::2]).mean() < 0.6
     np.testing.assert_array_equal(randomize_labels(supervision, keys, seed=5).labels, drawn.labels)
+    few = replace(supervision, n_options=np.array([2, 3], dtype=np.int16)[ROWS % 2])
+    own = randomize_labels(few, ROWS.astype(str), seed=5)
+    assert (own.labels < few.n_options).all() and (own.labels[1::2] == 2).any()
 
 
 def test_a_rotation_keeps_lengths_and_angles_and_is_the_same_for_all_rows() -> None:
