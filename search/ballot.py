@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
-import dask
 import numpy as np
 import numpy.typing as npt
 
 from storage import Run
 from storage.schema import Site
 
-from .scan import ColumnBlock, Scheduler, read_block, validate_finite
+from .scan import ColumnBlock, read_block, validate_finite
 from .stump_table import StumpTable
+from .task_graph import Key, Scheduler, TaskGraph
 from .vote import WEIGHT_UNIT, Tally, tally_votes
 
 Votes = npt.NDArray[np.bool_]
@@ -34,11 +33,10 @@ def read_votes(run: Run, table: StumpTable, rows: npt.NDArray[np.intp], *, sched
     SearchError
         If a value is not finite.
     """
-    groups = _group_by_block(run, table)
-    fire = dask.delayed(_fire, pure=False)
-    tasks = [fire(run, block, table.take(places), rows) for block, places in groups.items()]
+    groups, graph = _group_by_block(run, table), TaskGraph()
+    keys = [graph.add(_fire, run, block, table.take(places), rows) for block, places in groups.items()]
     votes = np.zeros((len(rows), len(table)), dtype=bool)
-    for places, fired in zip(groups.values(), dask.compute(*tasks, scheduler=scheduler), strict=True):
+    for places, fired in zip(groups.values(), graph.compute(keys, scheduler=scheduler), strict=True):
         votes[:, places] = fired
     return votes
 
@@ -64,18 +62,17 @@ def tally_run(
     if len(table) == 0:
         return tally_votes(np.zeros((len(rows), 0), dtype=bool), weights, table.score)
     heavy, good = (np.rint(part * WEIGHT_UNIT).astype(np.int64) for part in (weights, table.score))
-    count, add = dask.delayed(_count_block, pure=False), dask.delayed(_add, pure=True)
-    layers: dict[tuple[Site, int, int], list[Any]] = defaultdict(list)
+    graph, layers = TaskGraph(), defaultdict[tuple[Site, int, int], list[Key]](list)
     for block, places in _group_by_block(run, table).items():
-        counted = count(run, block, table.take(places), heavy[places], good[places], rows)
+        counted = graph.add(_count_block, run, block, table.take(places), heavy[places], good[places], rows)
         layers[block.site, block.token, block.layer].append(counted)
     best = table.take(slice(1))
     (home,) = _group_by_block(run, best)
-    total, first = dask.compute(
-        add([add(parts) for parts in layers.values()]),
-        dask.delayed(_fire, pure=False)(run, home, best, rows),
-        scheduler=scheduler,
-    )
+    keys = [
+        graph.add(_add, [graph.add(_add, parts) for parts in layers.values()]),
+        graph.add(_fire, run, home, best, rows),
+    ]
+    total, first = graph.compute(keys, scheduler=scheduler)
     return Tally(fired=total[0], whole=int(heavy.sum()), score=total[1], whole_score=int(good.sum()), first=first[:, 0])
 
 

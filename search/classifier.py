@@ -12,9 +12,9 @@ import numpy.typing as npt
 from storage import Run
 
 from .ballot import Votes, tally_run
-from .scan import Scheduler
 from .stump_table import StumpTable
 from .supervision import Supervision, read_supervision
+from .task_graph import Scheduler
 from .vote import Tally, decide, tally_votes
 
 

@@ -12,8 +12,9 @@ from . import contender
 from .baseline import BUDGETS
 from .contender import Answered, Budget, Group, Setting
 from .interval import clustered_interval
-from .scan import ScanSpec, Scheduler
+from .scan import ScanSpec
 from .supervision import Supervision
+from .task_graph import Scheduler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

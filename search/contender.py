@@ -16,11 +16,12 @@ from . import baseline
 from .baseline.basis import BASIS
 from .baseline.control import BLANK
 from .classifier import SuperNeurons
-from .scan import Scan, ScanSpec, Scheduler, scan_run
+from .scan import Scan, ScanSpec, scan_run
 from .selection import Selection, select_super_neurons
 from .stump import contrast_classes
 from .stump_table import StumpTable, join_tables, tabulate_layer
 from .supervision import Supervision
+from .task_graph import Scheduler
 
 Answers = npt.NDArray[np.int16]
 """The option that a method names for each sample, (row,)."""

@@ -19,11 +19,12 @@ from .baseline import VisualGain, predict_base, predict_baselines, predict_calib
 from .classifier import SuperNeurons
 from .errors import SearchError
 from .interval import PairedComparison, clustered_interval, compare_paired
-from .scan import Scan, ScanSpec, Scheduler, plan_scan, scan_run
+from .scan import Scan, ScanSpec, plan_scan, scan_run
 from .selection import Selection, find_q_values, select_super_neurons
 from .stability import effective_voters
 from .stump import Metric, Rule, contrast_classes
 from .supervision import Supervision, read_supervision
+from .task_graph import Scheduler
 
 MAX_VOTERS = 256
 """Stumps whose agreement is looked at."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import dask
 import numpy as np
 import numpy.typing as npt
 
@@ -14,10 +13,11 @@ from storage import Run
 
 from .chance import permutation_p_value
 from .exchange import permute_labels
-from .scan import ColumnBlock, Scan, ScanSpec, Scheduler, plan_columns, read_block
+from .scan import ColumnBlock, Scan, ScanSpec, plan_columns, read_block
 from .stability import Stability, measure_stability, resample_clusters
 from .stump import contrast_classes, fit_stumps
 from .supervision import Supervision
+from .task_graph import Scheduler, TaskGraph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,16 +153,14 @@ def _search_all(
     scheduler: Scheduler,
 ) -> Best:
     """Return the best neurons of every resample; a worker holds one column block at a time."""
-    shared = dask.delayed(list(resamples), traverse=False)
-    fit: Callable[..., object] = dask.delayed(_fit_best, pure=False)
-    join = dask.delayed(_join_best, pure=False)
-    parts, first = [], 0
+    graph, parts, first = TaskGraph(), [], 0
+    shared = graph.share(list(resamples))
     for block in plan_columns(run, sites=spec.sites):
-        parts.append(fit(run, block, first, shared, supervision.n_classes, spec, n_best))
+        parts.append(graph.add(_fit_best, run, block, first, shared, supervision.n_classes, spec, n_best))
         first += block.stop - block.start
     while len(parts) > 1:  # few at a time, so that no more than these wait in memory
-        parts = [join(parts[place : place + 16], n_best) for place in range(0, len(parts), 16)]
-    (best,) = dask.compute(parts[0], scheduler=scheduler)
+        parts = [graph.add(_join_best, parts[place : place + 16], n_best) for place in range(0, len(parts), 16)]
+    (best,) = graph.compute(parts, scheduler=scheduler)
     return np.asarray(best)
 
 

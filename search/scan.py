@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, cast
 
-import dask
 import numpy as np
 import numpy.typing as npt
 
@@ -22,9 +21,7 @@ from .exchange import Exchange, plan_exchange
 from .significance import find_p_values
 from .stump import Metric, Rule, contrast_classes, fit_stumps
 from .supervision import Supervision
-
-Scheduler = Any
-"""What Dask calls a scheduler: "threads", "processes", "synchronous", a get function or a distributed client."""
+from .task_graph import Scheduler, TaskGraph
 
 FIGURES: Mapping[str, tuple[str, float, str]] = {
     "score": ("f8", np.nan, "metric of the stump on the probe split"),
@@ -142,10 +139,13 @@ def scan_run(
         columns[block.site, (block.token, block.layer)].append(block)
     labels = supervision.labels[rows]
     exchange = plan_exchange(labels, run.read_samples("image_id")[rows], n_classes=supervision.n_classes)
-    fit, join = dask.delayed(_fit_block, pure=False), dask.delayed(_join_layer, pure=True)
-    task = dask.delayed(FitTask(run=run, rows=rows, labels=labels, exchange=exchange, spec=spec))
-    tasks = [join([fit(task, block) for block in columns[cell.folder, cell.place]], result, cell) for cell in pending]
-    found = dask.compute(*tasks, scheduler=scheduler)
+    graph = TaskGraph()
+    task = graph.share(FitTask(run=run, rows=rows, labels=labels, exchange=exchange, spec=spec))
+    keys = []
+    for cell in pending:
+        parts = [graph.add(_fit_block, task, block) for block in columns[cell.folder, cell.place]]
+        keys.append(graph.add(_join_layer, parts, result, cell))
+    found = graph.compute(keys, scheduler=scheduler)
     kept = {} if result is not None else {cell.index: layer for cell, layer in zip(pending, found, strict=True)}
     return Scan(run=run, supervision=supervision, spec=spec, cells=cells, result=result, kept=kept)
 

@@ -12,9 +12,10 @@ import numpy.typing as npt
 from .ballot import read_votes
 from .classifier import SuperNeurons
 from .errors import SearchError
-from .scan import Scan, Scheduler
+from .scan import Scan
 from .stump import contrast_classes
 from .stump_table import StumpTable, join_tables, tabulate_layer
+from .task_graph import Scheduler
 from .vote import Vote, weigh_votes
 
 Select = Literal["auto", "top_k", "above_base"]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from storage.result import Cell
-from storage.schema import SITES, Site
+from storage.schema import SITES
 
 from .scan import Layer
 
@@ -46,7 +46,7 @@ class StumpTable:
 
     def sort(self) -> StumpTable:
         """Return the stumps best first."""
-        places = np.array([SITES.index(cast("Site", str(site))) for site in self.site], dtype=np.int64)
+        places = np.argmax(self.site[:, None] == np.array(SITES), axis=1)
         return self.take(np.lexsort((self.unit, places, self.token, self.layer, -self.score)))
 
     def describe(self) -> list[dict[str, Any]]:

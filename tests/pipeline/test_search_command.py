@@ -123,7 +123,7 @@ def test_control_runs_of_the_store_tell_the_visual_gain(
 def test_a_search_is_repeated_with_other_labels_and_images_on_request(
     store: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    words = [str(store), "--site", "mlp", "--resamples", "9"]
+    words = [str(store), "--site", "mlp", "--select", "top_k", "--top", "1", "--resamples", "9"]
     for contrast in figures(monkeypatch, capfd, *words)["resampled"]:
         assert contrast == {"score": 1.0, "p_value": 0.1, "jaccard": 1.0, "stability_index": pytest.approx(1.0)}
     assert call(monkeypatch, "search", *words) == 0
