@@ -20,7 +20,7 @@ from numba.extending import overload
 
 from .chance_kernel import reach_ks
 from .compilation import compiled
-from .kernel import TILE, _count_16, _image_16, _order_wide, _transpose
+from .kernel import TILE, _count_16, _order_wide, _transpose
 
 N_BINS = 12
 """Bins of about as many samples, at whose ends a neuron's Kolmogorov-Smirnov process is described; at most 16."""
@@ -150,9 +150,9 @@ def _rank_16(column: Any, order: Any, work: Any, ranked: Any) -> Any:
         found = _mark(np.int64(work.values[distinct]), start, end, n_samples, ranked, found)
         start = end
     if n_distinct > 1:
-        ranked.marks[0x7FFF] = ranked.marks[0x8000]
+        images = work.scratch[0]
         for sample in range(n_samples):
-            ranked.words[sample] = ranked.marks[_image_16(column[sample])]
+            ranked.words[sample] = ranked.marks[images[sample]]
     return n_distinct, found[0]
 
 
@@ -166,9 +166,11 @@ def _rank_wide(column: Any, order: Any, work: Any, ranked: Any) -> Any:
         start, end = np.int64(work.below[distinct]), np.int64(work.below[distinct + 1])
         found = _mark(distinct, start, end, n_samples, ranked, found)
     if n_distinct > 1:
+        distinct = -1
         for place in range(n_samples):
             word = work.ordered[place]
-            ranked.words[word & np.uint64(0xFFFFFFFF)] = ranked.marks[word >> np.uint64(32)]
+            distinct += np.int64(word & np.uint32(1))
+            ranked.words[word >> np.uint32(1)] = ranked.marks[distinct]
     return n_distinct, found[0]
 
 

@@ -39,6 +39,7 @@ class Work(NamedTuple):
     below: npt.NDArray[np.int32]
     positives: npt.NDArray[np.int32]
     ordered: npt.NDArray[np.unsignedinteger]
+    covariances: npt.NDArray[np.int64]
     strides: npt.NDArray[np.int64]
 
 
@@ -133,10 +134,9 @@ def allocate_work(n_samples: int, images: npt.DTypeLike, payload: npt.DTypeLike)
     scratch: tuple[Any, ...]
     if width.itemsize == 2:
         scratch = (
-            np.zeros(1 << 16, np.uint64),
+            np.empty(n_samples, width),
             np.zeros(1 << 10, np.uint64),
-            np.zeros(1 << 16, np.uint16),
-            np.empty(1 << 16, np.uint32),
+            np.zeros(1 << 16, np.uint64),
             np.zeros(1 << 16, np.uint32),
         )
     else:
@@ -156,7 +156,8 @@ def allocate_work(n_samples: int, images: npt.DTypeLike, payload: npt.DTypeLike)
         values=np.empty(n_samples, width),
         below=np.zeros(n_samples + 1, np.int32),
         positives=np.empty(n_samples, np.int32),
-        ordered=np.empty(n_samples, np.uint32 if width.itemsize == np.dtype(payload).itemsize == 2 else np.uint64),
+        ordered=np.empty(n_samples, payload),
+        covariances=np.empty((2, n_samples), np.int64),
         strides=np.empty((-(-n_samples // STRIDE), 2), np.int64),
     )
 
@@ -176,32 +177,22 @@ def allocate_columns(n_contrasts: int, n_units: int) -> Columns:
     )
 
 
+@compiled()
+def _write_images(column: Any, images: Any) -> bool:
+    """Fill `images` with the column's places in the order of its values, -0 at +0; return whether all are finite."""
+    unsigned = column.dtype.type
+    sign = unsigned(0x8000 if column.itemsize == 2 else 0x80000000)
+    infinity = unsigned(0x7C00 if column.itemsize == 2 else 0x7F800000)
+    finite = True
+    for sample in range(column.shape[0]):
+        bits = column[sample]
+        finite &= (bits & infinity) != infinity
+        image = ~bits if bits & sign else bits | sign
+        images[sample] = sign if bits == sign else image
+    return finite
+
+
 # --- 16 bits: one bin a value ---------------------------------------------------------------------------------------
-
-
-@compiled()
-def _image_16(bits: Any) -> int:
-    """Return the place of a 16-bit float in the order of its values; -0 is just below +0."""
-    if bits & np.uint16(0x8000):
-        return np.int64(bits ^ np.uint16(0xFFFF))
-    return np.int64(bits | np.uint16(0x8000))
-
-
-@compiled()
-def _close_16(occupied: Any, histogram: Any) -> bool:
-    """Put -0 into the bin of +0, and return whether all counted values are finite.
-
-    Infinities and NaN have the outermost 1,024 images on either side.
-    """
-    if histogram[0x7FFF]:
-        histogram[0x8000] += histogram[0x7FFF]
-        histogram[0x7FFF] = 0
-        occupied[0x7FFF >> 6] &= ~(np.uint64(1) << np.uint64(63))
-        occupied[0x8000 >> 6] |= np.uint64(1)
-    outside = np.uint64(0)
-    for word in range(16):
-        outside |= occupied[word] | occupied[1023 - word]
-    return outside == 0
 
 
 @compiled()
@@ -209,14 +200,15 @@ def _count_16(column: Any, classes: Any, scratch: Any, values: Any, totals: Any,
     """Fill `values` with the images of the distinct values, and count the samples at or below each.
 
     `totals` gets all samples, `positives` those whose class, in `classes` (sample,), is 1 and not 0. Returns the number
-    of distinct values, or -1 if one is not finite.
+    of distinct values, or -1 if one is not finite. The images of all samples are left in ``scratch[0]``.
     """
-    histogram, occupied, _, _, _ = scratch
+    images, occupied, histogram, _ = scratch
+    if not _write_images(column, images):
+        return -1
     for sample in range(column.shape[0]):
-        image = _image_16(column[sample])
+        image = images[sample]
         histogram[image] += np.uint64(1) | (np.uint64(classes[sample]) << np.uint64(32))
         occupied[image >> 6] |= np.uint64(1) << np.uint64(image & 63)
-    finite = _close_16(occupied, histogram)
     n_distinct, both = np.uint64(0), np.uint64(0)  # unsigned, so that no index may count from the end
     for word in range(1024):
         left = occupied[word]
@@ -230,22 +222,24 @@ def _count_16(column: Any, classes: Any, scratch: Any, values: Any, totals: Any,
             totals[n_distinct] = both & np.uint64(0xFFFFFFFF)
             positives[n_distinct] = both >> np.uint64(32)
             n_distinct += np.uint64(1)
-    return np.int64(n_distinct) if finite else -1
+    return np.int64(n_distinct)
 
 
 @compiled()
 def _order_16(column: Any, payload: Any, scratch: Any, values: Any, below: Any, ordered: Any) -> int:
-    """Fill `ordered` with `payload` (sample,) in ascending order of the column, in the lower halves of its words.
+    """Fill `ordered` with `payload` (sample,) in ascending order of the column, shifted up by one bit.
 
-    The upper halves tell the sample's place among the distinct `values`; ``below[d]`` counts the samples below value
-    ``d``. Samples of one value keep their order. Returns the number of distinct values, or -1 if one is not finite.
+    The bit below it is set at the first sample of each value. ``below[d]`` counts the samples below the distinct value
+    ``values[d]``. Returns the number of distinct values, or -1 if one is not finite.
     """
-    _, occupied, places, nexts, histogram = scratch
+    images, occupied, _, nexts = scratch
+    if not _write_images(column, images):
+        return -1
+    one = np.uint32(1)
     for sample in range(column.shape[0]):
-        image = _image_16(column[sample])
-        histogram[image] += np.uint32(1)
+        image = images[sample]
+        nexts[image] += one
         occupied[image >> 6] |= np.uint64(1) << np.uint64(image & 63)
-    finite = _close_16(occupied, histogram)
     n_distinct, total = np.uint64(0), np.uint32(0)  # unsigned, as above
     for word in range(1024):
         left = occupied[word]
@@ -253,21 +247,20 @@ def _order_16(column: Any, payload: Any, scratch: Any, values: Any, below: Any, 
         while left:
             image = (word << 6) | _count_trailing_zeros(left)
             left &= left - np.uint64(1)
-            places[image] = n_distinct
-            nexts[n_distinct] = total
-            total += histogram[image]
-            histogram[image] = 0
+            count = nexts[image]
+            nexts[image] = total << one | one  # where its next sample goes, and whether that is its first
+            total += count
             values[n_distinct] = image
             n_distinct += np.uint64(1)
             below[n_distinct] = total
-    places[0x7FFF] = places[0x8000]
-    shift = ordered.dtype.type(4 * ordered.itemsize)
     for sample in range(column.shape[0]):
-        distinct = places[_image_16(column[sample])]
-        place = nexts[distinct]
-        nexts[distinct] = place + np.uint32(1)
-        ordered[place] = (ordered.dtype.type(distinct) << shift) | ordered.dtype.type(payload[sample])
-    return np.int64(n_distinct) if finite else -1
+        image = images[sample]
+        following = nexts[image]
+        nexts[image] = (following | one) + one
+        ordered[following >> one] = (payload[sample] << one) | (following & one)
+    for distinct in range(n_distinct):
+        nexts[values[distinct]] = 0
+    return np.int64(n_distinct)
 
 
 @compiled()
@@ -279,21 +272,6 @@ def _read_image_16(image: Any) -> float:
 
 
 # --- 32 bits: radix sort ---------------------------------------------------------------------------------------------
-
-
-@compiled()
-def _image_wide(column: Any, images: Any) -> bool:
-    """Fill `images` with the column's places in the order of its values, -0 at +0; return whether all are finite."""
-    sign, infinity = np.uint32(0x80000000), np.uint32(0x7F800000)
-    finite = True
-    for sample in range(column.shape[0]):
-        bits = column[sample]
-        finite &= (bits & infinity) != infinity
-        if bits & sign:
-            images[sample] = ~bits if bits != sign else sign
-        else:
-            images[sample] = bits | sign
-    return finite
 
 
 @compiled()
@@ -333,18 +311,19 @@ def _sort_wide(images: Any, payload: Any, other_images: Any, other_payload: Any,
 def _order_wide(column: Any, payload: Any, scratch: Any, values: Any, below: Any, ordered: Any) -> int:
     """Do what `_order_16` does, for wider columns."""
     images, other_images, other_payload, sorted_payload, counters = scratch
-    finite = _image_wide(column, images)
+    if not _write_images(column, images):
+        return -1
     sorted_payload[:] = payload
     if _sort_wide(images, sorted_payload, other_images, other_payload, counters):
         images, sorted_payload = other_images, other_payload
     distinct = -1
     for sample in range(images.shape[0]):
-        if sample == 0 or images[sample] != images[sample - 1]:
-            distinct += 1
-            values[distinct] = images[sample]
+        first = sample == 0 or images[sample] != images[sample - 1]
+        distinct += np.int64(first)
+        values[distinct] = images[sample]
         below[distinct + 1] = sample + 1
-        ordered[sample] = (np.uint64(distinct) << np.uint64(32)) | np.uint64(sorted_payload[sample])
-    return distinct + 1 if finite else -1
+        ordered[sample] = (sorted_payload[sample] << np.uint32(1)) | np.uint32(first)
+    return distinct + 1
 
 
 def _order(column: Any, payload: Any, scratch: Any, values: Any, below: Any, ordered: Any) -> int:
@@ -734,34 +713,47 @@ def fit_two_16(bits: Any, rows: Any, classes: Any, metric: int, work: Any, out: 
 def _list_members(ordered: Any, starts: Any, nexts: Any, members: Any) -> None:
     """Write the places of each class's samples among the distinct values, ascending, from ``starts[class]`` on."""
     nexts[:] = starts
-    shift = ordered.dtype.type(4 * ordered.itemsize)
-    mask = (ordered.dtype.type(1) << shift) - ordered.dtype.type(1)
+    n_distinct = np.uint64(0)
     for sample in range(ordered.shape[0]):
-        label = ordered[sample] & mask
+        word = np.uint64(ordered[sample])
+        n_distinct += word & np.uint64(1)
+        label = word >> np.uint64(1)
         place = nexts[label]
         nexts[label] = place + np.uint64(1)
-        members[place] = ordered[sample] >> shift
+        members[place] = n_distinct - np.uint64(1)
 
 
 @compiled()
-def _scan_members(members: Any, below: Any, first: int, n_positive: int, n_samples: int) -> Any:
-    """Return the lowest covariance right below `members`, the highest right above, and their area.
+def _fill_covariances(
+    members: Any, below: Any, n_before: int, n_positive: int, n_samples: int, lower: Any, upper: Any
+) -> int:
+    """Fill `lower` with the covariance right below each of `members`, `upper` with that right above; return their area.
 
-    ``first`` samples of the class lie below them.
+    ``n_before`` samples of the class lie below them.
     """
-    lowest, highest, area, right_below = LARGEST, -LARGEST, np.int64(0), n_samples * first
     for place in range(members.shape[0]):
-        distinct = members[place]  # unsigned, so that no index may count from the end
-        start, end = np.int64(below[distinct]), np.int64(below[distinct + np.uint32(1)])
+        distinct = np.uint64(members[place])  # unsigned, so that no index may count from the end
+        lower[place], upper[place] = below[distinct], below[distinct + np.uint64(1)]
+    area = np.int64(0)
+    for place in range(members.shape[0]):
+        start, end, right_below = lower[place], upper[place], n_samples * (n_before + place)
         area += start + end
-        lowest = min(lowest, right_below - n_positive * start)
-        right_below += n_samples
-        highest = max(highest, right_below - n_positive * end)
-    return lowest, highest, area
+        lower[place] = right_below - n_positive * start
+        upper[place] = right_below + n_samples - n_positive * end
+    return area
 
 
 @compiled()
-def _find_member_extremes(members: Any, below: Any, n_distinct: int, strides: Any) -> Any:
+def _scan_members(lower: Any, upper: Any) -> Any:
+    """Return the lowest covariance right below neighbouring members, and the highest right above."""
+    lowest, highest = LARGEST, -LARGEST
+    for place in range(lower.shape[0]):
+        lowest, highest = min(lowest, lower[place]), max(highest, upper[place])
+    return lowest, highest
+
+
+@compiled()
+def _find_member_extremes(members: Any, below: Any, n_distinct: int, covariances: Any, strides: Any) -> Any:
     """Return what `_find_extremes` does and twice the area, of the class whose samples lie at `members`.
 
     By every metric each best cut of polarity +1 has a sample of the class right above it, or else moving it up were
@@ -779,27 +771,26 @@ def _find_member_extremes(members: Any, below: Any, n_distinct: int, strides: An
     high, low_cut, high_cut = low, np.int64(0), np.int64(0)
     area = n_first * np.int64(below[1]) + n_last * np.int64(below[n_distinct - 1] + below[n_distinct])
     between = members[n_first : n_members - n_last]
-    low_block, high_block = -1, -1
-    for first in range(0, between.shape[0], STRIDE):
-        block = between[first : min(first + STRIDE, between.shape[0])]
-        lowest, highest, block_area = _scan_members(block, below, n_first + first, n_members, n_samples)
+    n_between = between.shape[0]
+    lower, upper = covariances[0, :n_between], covariances[1, :n_between]
+    area += _fill_covariances(between, below, n_first, n_members, n_samples, lower, upper)
+    low_place, high_place = -1, -1
+    for first in range(0, n_between, STRIDE):
+        last = min(first + STRIDE, n_between)
+        lowest, highest = _scan_members(lower[first:last], upper[first:last])
         strides[first // STRIDE, 0], strides[first // STRIDE, 1] = lowest, highest
-        area += block_area
         if lowest < low:
-            low, low_block = lowest, first
+            low, low_place = lowest, first
         if highest > high:
-            high, high_block = highest, first
-    if low_block >= 0:
-        while n_samples * (n_first + low_block) - n_members * np.int64(below[between[low_block]]) != low:
-            low_block += 1
-        low_cut = np.int64(between[low_block]) - 1
-    if high_block >= 0:
-        while (
-            n_samples * (n_first + high_block + 1) - n_members * np.int64(below[between[high_block] + np.uint32(1)])
-            != high
-        ):
-            high_block += 1
-        high_cut = np.int64(between[high_block])
+            high, high_place = highest, first
+    if low_place >= 0:
+        while lower[low_place] != low:
+            low_place += 1
+        low_cut = np.int64(between[low_place]) - 1
+    if high_place >= 0:
+        while upper[high_place] != high:
+            high_place += 1
+        high_cut = np.int64(between[high_place])
     last = n_samples * (n_members - n_last) - n_members * np.int64(below[n_distinct - 1])
     if last < low:
         low, low_cut = last, last_cut
@@ -927,7 +918,7 @@ def _fit_members(
         out.ks[contrast, unit] = 0.0
         _write_ranks(out, contrast, unit, float(n_positive * n_negative), ties, n_positive, n_negative)
         return
-    balance, area = _find_member_extremes(members, below, n_distinct, work.strides)
+    balance, area = _find_member_extremes(members, below, n_distinct, work.covariances, work.strides)
     out.ks[contrast, unit] = max(-balance[0], balance[2]) / (n_positive * n_negative)
     _write_ranks(out, contrast, unit, area, ties, n_positive, n_negative)
     if rule != OPTIMAL:
@@ -946,12 +937,12 @@ def fit_rest(
 ) -> int:
     """Fit the classes `targets` (contrast,) against all others at every column of `bits` (row, unit), at `rows` alone.
 
-    `labels` (sample,) u2; ``starts[c]`` counts the samples of classes below ``c``, and ends with the number of samples.
-    A class without samples, or with all, is left out. Sums are taken in ascending order of the values, whatever that of
-    the rows. Returns the first column that is not finite, or -1.
+    `labels` (sample,) need one bit less than their type has; ``starts[c]`` counts the samples of classes below ``c``,
+    and ends with the number of samples. A class without samples, or with all, is left out. Sums are taken in ascending
+    order of the values, whatever that of the rows. Returns the first column that is not finite, or -1.
     """
     n_samples, n_units = rows.shape[0], bits.shape[1]
-    nexts, members = np.empty(starts.shape[0], np.uint64), np.empty(n_samples, np.uint32)
+    nexts, members = np.empty(starts.shape[0], np.uint64), np.empty_like(work.values)
     for first in range(0, n_units, TILE):
         n_columns = min(TILE, n_units - first)
         _transpose(bits, rows, first, n_columns, work.tile)

@@ -119,7 +119,8 @@ def fit_stumps(
     chosen = np.arange(len(bits)) if rows is None else np.array(rows, dtype=np.int64)
     targets, code = contrast_classes(n_classes), METRICS.index(metric)
     found = kernel.allocate_columns(len(targets), bits.shape[1])
-    work = kernel.allocate_work(len(chosen), bits.dtype, np.uint16)
+    narrow = np.uint8 if n_classes <= 128 else np.uint16  # one bit is the kernel's
+    work = kernel.allocate_work(len(chosen), bits.dtype, narrow)
     counts = np.bincount(labels, minlength=n_classes)
     if (counts > 0).sum() < 2:
         spoilt = _find_spoilt(activations[chosen])
@@ -128,7 +129,7 @@ def fit_stumps(
     else:
         starts, contrasts = np.concatenate([[0], np.cumsum(counts)]), np.array(targets)
         spoilt = kernel.fit_rest(
-            bits, chosen, labels.astype(np.uint16), starts, contrasts, RULES.index(rule), code, work, found
+            bits, chosen, labels.astype(narrow), starts, contrasts, RULES.index(rule), code, work, found
         )
     if spoilt >= 0:
         raise SearchError(f"activations, unit {spoilt}: expected finite values, found others; leave such samples out")
