@@ -30,7 +30,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
 
-from search.evaluation import score_base
+from search.evaluation import default_metric, score_base
 from search.scan import ScanSpec, scan_run
 from search.selection import Selection, find_q_values, select_super_neurons
 from search.stump import METRICS, RULES
@@ -185,19 +185,32 @@ def format_means(
 
 
 def print_tables(figures: Figures) -> None:
-    """Print all tables, of runs with two options and with more, whose default metrics differ."""
+    """Print the best combinations of all runs, then all tables of those with two options and with more.
+
+    Their default metrics differ: where it is meant, the metric is called "default".
+    """
+    defaults = [row | {"metric": "default"} for row in figures if row["metric"] == default_metric(row["n_options"])]
+    print(f"all {count_runs(figures)} runs, the best:", tabulate_best([*figures, *defaults]), sep="\n\n", end="\n\n")
     for told, some in (
         ("two options", [row for row in figures if row["n_options"] == 2]),
         ("more options", [row for row in figures if row["n_options"] > 2]),
     ):
-        if some:
-            print(f"{told}, {len({row['run'] for row in some})} runs, the best:", tabulate_best(some), sep="\n\n")
-            careful = [row for row in some if (row["select"], row["vote"]) == ("auto", "majority")]
-            print("\nrules and metrics, auto, majority:", tabulate(careful, ("rule", "metric")), sep="\n\n")
-            default = "accuracy" if told == "two options" else "balanced_accuracy"
-            optimal = [row for row in some if (row["rule"], row["metric"]) == ("optimal", default)]
-            print(f"\nselections and votes, optimal, {default}:", tabulate(optimal, ("select", "vote")), sep="\n\n")
-            print()
+        if not some:
+            continue
+        usual = default_metric(some[0]["n_options"])
+        common = [row for row in some if (row["select"], row["vote"]) == ("auto", Selection().vote)]
+        optimal = [row for row in some if (row["rule"], row["metric"]) == ("optimal", usual)]
+        for about, table in (
+            ("the best", tabulate_best(some)),
+            (f"rules and metrics, auto, {Selection().vote}", tabulate(common, ("rule", "metric"))),
+            (f"selections and votes, optimal, {usual}", tabulate(optimal, ("select", "vote"))),
+        ):
+            print(f"{told}, {count_runs(some)} runs, {about}:", table, sep="\n\n", end="\n\n")
+
+
+def count_runs(figures: Figures) -> int:
+    """Return of how many runs the figures are."""
+    return len({row["run"] for row in figures})
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from .baseline.basis import BASIS
 from .baseline.control import BLANK
 from .classifier import SuperNeurons
 from .scan import Scan, ScanSpec, scan_run
-from .selection import Selection, select_super_neurons
+from .selection import Selection, make_classifier, select_super_neurons
 from .stump import contrast_classes
 from .stump_table import StumpTable, join_tables, tabulate_layer
 from .supervision import Supervision
@@ -173,7 +173,7 @@ def answer_neurons(setting: Setting, budget: Budget) -> Iterator[Answered]:
     best = _choose_best(setting, scan)
     yield _answer(setting, f"{count} Super Neurons", best, few)
     yield _answer(setting, "the best single neuron", best.take(1), few)
-    random = _draw_neurons(scan, count, best.fallback, seed=setting.seed)
+    random = _draw_neurons(scan, count, seed=setting.seed)
     yield _answer(setting, f"{count} random neurons", random, few)
     residual = [cell for cell in scan.cells if cell.folder == BASIS]
     if residual:
@@ -242,16 +242,14 @@ def _control(
     return replace(_answer(setting, f"SNs, {name}", neurons, supervision, run), group="control")
 
 
-def _draw_neurons(scan: Scan, count: int, fallback: int, *, seed: int) -> SuperNeurons:
+def _draw_neurons(scan: Scan, count: int, *, seed: int) -> SuperNeurons:
     """Return the stumps of `count` neurons of each contrast, any as likely as another."""
     random = np.random.default_rng(seed)
     tables = []
     for contrast in range(len(contrast_classes(scan.supervision.n_classes))):
         whole = _tabulate_all(scan, contrast)
         tables.append(whole.take(np.sort(random.permutation(len(whole))[:count])))
-    return SuperNeurons(
-        contrasts=tuple(tables), weights=tuple(np.ones(len(table)) for table in tables), fallback=fallback
-    )
+    return make_classifier(scan, tables, vote=Selection().vote)
 
 
 def _tabulate_all(scan: Scan, contrast: int) -> StumpTable:

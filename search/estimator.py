@@ -42,7 +42,7 @@ class SuperNeuronClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         How many vote, for each contrast; ``auto``: as many as an inner validation split favours, or 16 where there are
         too few samples to divide.
     vote
-        ``majority``, or weighted by ``log_odds``.
+        Weighted by ``log_odds``, or ``majority``.
     max_q
         Only neurons whose q-value, over all neurons and contrasts, is at most this; None: whatever it is. Where none
         is, the best neuron of each contrast votes alone: a classifier must answer, and `q_values_` tell what it is
@@ -73,7 +73,7 @@ class SuperNeuronClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
     Activations are compared as float32: values that are one in float32 are one value. Samples count as independent when
     chance is looked at; where several share an image, search the run itself, which knows them.
 
-    A class of one sample, or too few samples to divide, leaves no inner split: then one neuron a contrast votes.
+    A class of one sample, or too few samples to divide, leaves no inner split: then the 16 best of a contrast vote.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class SuperNeuronClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         metric: str | None = None,
         rule: str = "optimal",
         n_neurons: int | str = "auto",
-        vote: str = "majority",
+        vote: str = "log_odds",
         max_q: float | None = 0.05,
         correction: str = "bh",
         validation_fraction: float = 0.25,

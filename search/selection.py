@@ -58,7 +58,7 @@ class Selection:
     max_depth: int | None = None
     max_q: float | None = 0.05
     correction: Correction = "bh"
-    vote: Vote = "majority"
+    vote: Vote = "log_odds"
 
 
 def parse_correction(text: str) -> Correction:
@@ -132,7 +132,7 @@ def select_super_neurons(
         _collect(scan, selection, contrast, q_values, limit=limit, floor=None if floors is None else floors[contrast])
         for contrast in range(len(contrast_classes(scan.supervision.n_classes)))
     ]
-    chosen = _make_classifier(scan, selection, tables)
+    chosen = make_classifier(scan, tables, vote=selection.vote)
     return _choose_count(scan, chosen, scheduler) if selection.select == "auto" else chosen
 
 
@@ -164,14 +164,15 @@ def _collect(
     return join_tables(tables).take(slice(limit))
 
 
-def _make_classifier(scan: Scan, selection: Selection, tables: Sequence[StumpTable]) -> SuperNeurons:
+def make_classifier(scan: Scan, tables: Sequence[StumpTable], *, vote: Vote) -> SuperNeurons:
+    """Return the classifier in which the stumps of `tables`, one a contrast of `scan`, `vote`."""
     labels = scan.supervision.labels[scan.supervision.rows("probe")]
     weights = []
     for target, table in zip(contrast_classes(scan.supervision.n_classes), tables, strict=True):
         n_positive = int((labels == target).sum())
         weights.append(
             weigh_votes(
-                selection.vote,
+                vote,
                 table.sensitivity,
                 table.specificity,
                 n_positive=n_positive,

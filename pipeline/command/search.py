@@ -25,7 +25,7 @@ def search(
     rule: Annotated[str, typer.Option(help="How thresholds are set: zero, mean, midpoint or optimal.")] = "optimal",
     select: Annotated[str, typer.Option(help="Which stumps vote: auto, top_k or above_base.")] = "auto",
     top: Annotated[int, typer.Option("--top", min=1, help="Of --select top_k: neurons for each contrast.")] = 16,
-    vote: Annotated[str, typer.Option(help="majority, or weighted by log_odds.")] = "majority",
+    vote: Annotated[str, typer.Option(help="Weighted by log_odds, or majority.")] = "log_odds",
     max_depth: Annotated[int | None, typer.Option(min=1, help="Only neurons of layers below this.")] = None,
     max_q: Annotated[
         float, typer.Option(min=0, max=1, help="Only neurons above chance at this q-value; 1: all.")
