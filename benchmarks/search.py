@@ -95,7 +95,7 @@ def compare_threads(n_samples: int, *, repeats: int, quick: bool) -> list[Row]:
     """Return the row of two threads against one, each with half of the columns at a time."""
     n_units = 512 if quick else 2048
     subject = make_subject(n_samples=n_samples, n_units=n_units)
-    parts = np.array_split(np.ascontiguousarray(subject.activations), 8, axis=1)
+    parts = [np.ascontiguousarray(part) for part in np.array_split(subject.activations, 8, axis=1)]  # as a store gives
 
     def fit(part: np.ndarray) -> None:
         fit_stumps(part, subject.labels, n_classes=2, metric="balanced_accuracy")

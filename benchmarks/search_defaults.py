@@ -49,7 +49,7 @@ SELECTIONS = (
     *(Selection(select="above_base", vote=vote, max_q=max_q) for vote, max_q in product(VOTES, (0.05, None))),
 )
 
-N_SHOWN = 12
+N_SHOWN = 8
 """Combinations in the tables of the best."""
 
 
@@ -71,7 +71,7 @@ class LoadedRun:
         """Return the width of a layer: it is read whole."""
         return self.site_shape(site)[2]
 
-    def read_columns(self, site: Site, *, layer: int, units: slice, token: int = 0) -> npt.NDArray[Any]:
+    def read_columns(self, site: Site, *, layer: int, units: slice, token: int = 0, **_: bool) -> npt.NDArray[Any]:
         """Return some columns of a layer."""
         return self._layers[site, token, layer][:, units]
 
@@ -185,24 +185,24 @@ def format_means(
 
 
 def print_tables(figures: Figures) -> None:
-    """Print the best combinations of all runs, then all tables of those with two options and with more.
+    """Print all tables: of all runs, of those with two options and of those with more.
 
-    Their default metrics differ: where it is meant, the metric is called "default".
+    The default metric depends on the options; of all runs it is called "default".
     """
+    vote = Selection().vote
     defaults = [row | {"metric": "default"} for row in figures if row["metric"] == default_metric(row["n_options"])]
-    print(f"all {count_runs(figures)} runs, the best:", tabulate_best([*figures, *defaults]), sep="\n\n", end="\n\n")
-    for told, some in (
-        ("two options", [row for row in figures if row["n_options"] == 2]),
-        ("more options", [row for row in figures if row["n_options"] > 2]),
+    for told, usual, some in (
+        ("all", "default", [*figures, *defaults]),
+        ("two options", default_metric(2), [row for row in figures if row["n_options"] == 2]),
+        ("more options", default_metric(3), [row for row in figures if row["n_options"] > 2]),
     ):
         if not some:
             continue
-        usual = default_metric(some[0]["n_options"])
-        common = [row for row in some if (row["select"], row["vote"]) == ("auto", Selection().vote)]
+        common = [row for row in some if (row["select"], row["vote"]) == ("auto", vote)]
         optimal = [row for row in some if (row["rule"], row["metric"]) == ("optimal", usual)]
         for about, table in (
             ("the best", tabulate_best(some)),
-            (f"rules and metrics, auto, {Selection().vote}", tabulate(common, ("rule", "metric"))),
+            (f"rules and metrics, auto, {vote}", tabulate(common, ("rule", "metric"))),
             (f"selections and votes, optimal, {usual}", tabulate(optimal, ("select", "vote"))),
         ):
             print(f"{told}, {count_runs(some)} runs, {about}:", table, sep="\n\n", end="\n\n")

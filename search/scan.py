@@ -254,7 +254,8 @@ def _join_layer(parts: Sequence[Layer], result: Result | None, cell: Cell) -> La
 
 def read_block(run: Run, block: ColumnBlock) -> npt.NDArray[np.floating[Any]]:
     """Return the activations of a column block for all samples: shape (sample, unit), stored dtype."""
-    return run.read_columns(block.site, layer=block.layer, units=slice(block.start, block.stop), token=block.token)
+    units = slice(block.start, block.stop)
+    return run.read_columns(block.site, layer=block.layer, units=units, token=block.token, busy=True)
 
 
 def validate_finite(

@@ -29,6 +29,9 @@ class Backend(Store):
     n_reading_threads: int
     """How many objects are worth reading at once."""
 
+    n_busy_reading_threads: int
+    """The same of one of many readers that keep the processors busy between their reads."""
+
     n_writing_threads: int
     """How many objects are worth making at once; each is held in memory meanwhile."""
 

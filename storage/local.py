@@ -40,6 +40,7 @@ class LocalBackend(LocalStore, Backend):
         await super(LocalStore, self)._open()
 
     n_reading_threads = (os.cpu_count() or 1) + 1  # one waits for the disk while the others decode
+    n_busy_reading_threads = 1
     n_writing_threads = min(MAX_WRITE_THREADS, os.cpu_count() or 1)
     n_flushing_threads = FLUSH_THREADS
 

@@ -42,8 +42,10 @@ class ArrayReader:
         """Samples, then the other dimensions."""
         return (self.blocks[-1].stop if self.blocks else 0, *self.trailing)
 
-    def read(self, region: Region) -> npt.NDArray[Any]:
+    def read(self, region: Region, *, busy: bool = False) -> npt.NDArray[Any]:
         """Return the values of `region`: a slice of step 1 and known bounds for each dimension, samples first.
+
+        `busy` says that others keep the processors busy meanwhile: what need not wait is then read by this thread.
 
         Raises
         ------
@@ -56,9 +58,10 @@ class ArrayReader:
         else:
             values = np.full(shape, self.layout.fill, dtype=self.layout.dtype)
         pieces = list(self._plan_pieces(region)) if values.size else []
-        n_groups = min(len(pieces), self.backend.n_reading_threads)
+        n_threads = self.backend.n_busy_reading_threads if busy else self.backend.n_reading_threads
+        n_groups = min(len(pieces), n_threads)
         mine, *others = [pieces[first::n_groups] for first in range(n_groups)] or [[]]
-        threads = thread_pool("read", self.backend.n_reading_threads)
+        threads = thread_pool("read", n_threads)
         elsewhere = [threads.submit(self._read_pieces, values, group) for group in others]
         try:
             self._read_pieces(values, mine)

@@ -57,7 +57,7 @@ class RemoteBackend(ObjectStore[Any], Backend):
         """Return the same place, writable or not."""
         return type(self)(self.store, url=self.url, read_only=read_only)
 
-    n_reading_threads = 16
+    n_reading_threads = n_busy_reading_threads = 16
     n_writing_threads = 8
     n_flushing_threads = 1
 

@@ -153,11 +153,14 @@ class Run:
         reader = self._reader(name)
         return reader.read(tuple(slice(0, size) for size in reader.shape))
 
-    def read_columns(self, site: Site, *, layer: int, units: slice, token: int = 0) -> npt.NDArray[np.floating[Any]]:
+    def read_columns(
+        self, site: Site, *, layer: int, units: slice, token: int = 0, busy: bool = False
+    ) -> npt.NDArray[np.floating[Any]]:
         """Return the activations of some units of one layer for all samples: shape (sample, unit), stored dtype.
 
         Only the inner chunks that hold `units` are read. Rows that are not ``valid`` are NaN. `layer` and `token` are
-        places along their dimensions, which are labelled where a run does not record all of them.
+        places along their dimensions, which are labelled where a run does not record all of them. `busy` says that
+        others keep the processors busy meanwhile: a local store is then read by the calling thread alone.
 
         Raises
         ------
@@ -176,7 +179,7 @@ class Run:
         if step != 1:
             raise ValueError(f"run {self.name}, {site}: units: expected consecutive ones, found a step of {step}")
         region = (slice(0, n_samples), slice(token, token + 1), slice(layer, layer + 1), slice(first, max(first, last)))
-        return reader.read(region)[:, 0, 0]
+        return reader.read(region, busy=busy)[:, 0, 0]
 
     def site_shape(self, site: Site) -> tuple[int, int, int]:
         """Return the numbers of tokens, layers and units that `site` records."""

@@ -37,9 +37,11 @@ class RotatedRun(Run):
         """Return the width of a layer."""
         return self.site_shape(site)[2]
 
-    def read_columns(self, site: Site, *, layer: int, units: slice, token: int = 0) -> npt.NDArray[np.float32]:
+    def read_columns(
+        self, site: Site, *, layer: int, units: slice, token: int = 0, busy: bool = False
+    ) -> npt.NDArray[np.float32]:
         """Return activations as `Run.read_columns` does, in the turned basis."""
-        whole = super().read_columns(site, layer=layer, units=slice(None), token=token)
+        whole = super().read_columns(site, layer=layer, units=slice(None), token=token, busy=busy)
         return rotate_units(whole, seed=self.seed)[:, units]
 
 

@@ -42,7 +42,7 @@ class FakeRun:
     def site_shape(self, site: str) -> tuple[int, int, int]:
         return (1, *self.activations.shape[1:])  # type: ignore[return-value]
 
-    def read_columns(self, site: str, *, layer: int, units: slice, token: int) -> npt.NDArray[np.float32]:
+    def read_columns(self, site: str, *, layer: int, units: slice, token: int, busy: bool) -> npt.NDArray[np.float32]:
         return self.activations[:, layer, units]
 
 
