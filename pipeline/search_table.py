@@ -17,6 +17,7 @@ from search.comparison import ComparedMethod
 from search.contender import GROUPS
 from search.resampling import ResampledContrast
 from search.stump import contrast_classes
+from search.visual_gain import is_variant
 
 ACCURACY_COLUMNS = {
     "majority": "major-\nity",
@@ -65,7 +66,7 @@ def print_findings(console: Console, findings: Sequence[Finding], *, neurons: bo
         tables += [table_of_methods(finding), table_of_resamples(finding)]
         tables += [table_of_neurons(finding.report)] if neurons else []
     for table in filter(None, tables):
-        console.print(table, end="\n")
+        console.print(table)
         console.print()
     for sentence in (name_comparison(reports), name_missing_controls(reports), name_openings(reports)):
         if sentence:
@@ -142,18 +143,16 @@ def table_of_resamples(finding: Finding) -> Table | None:
         return None
     report = finding.report
     table = _start_table(f"{_name_run(report)}: searched again with other labels and other images", "option")
-    _add_figures(
-        table, ["best probe\nscore", "p-value by\npermutation", "Super\nNeurons", "Jaccard", "stability\nindex"]
-    )
+    _add_figures(table, ["best probe\nscore", "p-value by\npermutation", "of the\nbest", "Jaccard", "stability\nindex"])
     options = report.scan.run.read_options()
     targets = contrast_classes(report.n_options)
-    for target, table_of_stumps, found in zip(targets, report.super_neurons.contrasts, finding.resampled, strict=True):
+    for target, found in zip(targets, finding.resampled, strict=True):
         index = found.stability.index
         table.add_row(
             options[target],
-            f"{found.score:.4f}",
+            UNKNOWN if math.isnan(found.score) else f"{found.score:.4f}",
             f"{found.p_value:.3g}",
-            str(len(table_of_stumps)),
+            str(found.n_neurons),
             f"{found.stability.jaccard:.2f}",
             UNKNOWN if index is None else f"{index:.2f}",
         )
@@ -192,7 +191,7 @@ def name_comparison(reports: Sequence[SearchReport]) -> str:
 
 def name_missing_controls(reports: Sequence[SearchReport]) -> str:
     """Return a sentence on the runs whose visual gain is not known, and why; empty if there is none."""
-    unknown = [report for report in reports if math.isnan(_gain(report).gain) and "@" not in report.task]
+    unknown = [report for report in reports if math.isnan(_gain(report).gain) and not is_variant(_name_run(report))]
     if not unknown:
         return ""
     more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -66,10 +65,7 @@ def encode_classifier(classifier: PortableClassifier) -> bytes:
         "format_version": CLASSIFIER_VERSION,
         "options": list(classifier.options),
         "fallback": classifier.super_neurons.fallback,
-        "neurons": [
-            row | {"q_value": None if math.isnan(row["q_value"]) else row["q_value"]}  # JSON has no NaN
-            for row in classifier.super_neurons.describe()
-        ],
+        "neurons": classifier.super_neurons.describe(),
         "identity": dict(classifier.identity),
         "provenance": dict(classifier.provenance),
     }

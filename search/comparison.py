@@ -22,8 +22,8 @@ class ComparedMethod:
     """How often one method is right.
 
     ``per_class`` is its label budget, None for all of the probe split; ``n_labels`` how many labels it saw, 0 for none.
-    ``accuracy`` is a fraction of ``n_samples``, ``low`` and ``high`` the ends of its 95 % interval, clustered by image.
-    ``depth`` is how many layers run, None where all do.
+    ``accuracy`` is a fraction of ``n_samples``, ``low`` and ``high`` the ends of its 95 % interval, clustered by
+    image, or by question where labels are drawn so. ``depth`` is how many layers run, None where all do.
     """
 
     method: str
@@ -93,7 +93,8 @@ CONTENDERS = (
 
 def _measure(setting: Setting, budget: Budget, one: Answered) -> ComparedMethod:
     truth = setting.supervision.labels[setting.rows] if one.truth is None else one.truth
-    accuracy, low, high = clustered_interval(one.answers == truth, setting.images[setting.rows])
+    clusters = setting.images[setting.rows] if one.clusters is None else one.clusters
+    accuracy, low, high = clustered_interval(one.answers == truth, clusters)
     return ComparedMethod(
         method=one.method,
         group=one.group,

@@ -14,7 +14,7 @@ from storage.schema import SPLITS
 
 from . import baseline
 from .baseline.basis import BASIS
-from .baseline.control import BLANK
+from .baseline.control import BLANK, QUESTION_ONLY
 from .classifier import SuperNeurons
 from .scan import Scan, ScanSpec, scan_run
 from .selection import Selection, make_classifier, select_super_neurons
@@ -106,9 +106,10 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """What a method answers for the rows, having seen ``n_labels``; ``truth`` where that is not the run's own labels.
+    """What a method answers for the rows, having seen ``n_labels``.
 
-    ``depth`` is how many layers run, None where all do.
+    ``depth`` is how many layers run, None where all do. ``truth`` (row,) is what is right, where that is not the run's
+    own labels, and ``clusters`` (row,) what samples share, where that is not their image.
     """
 
     method: str
@@ -117,6 +118,7 @@ class Answered:
     n_labels: int
     depth: int | None = None
     truth: Answers | None = None
+    clusters: npt.NDArray[np.object_] | None = None
 
 
 def limit_probe(supervision: Supervision, training_rows: npt.NDArray[np.intp]) -> Supervision:
@@ -133,7 +135,7 @@ def answer_untrained(setting: Setting) -> Iterator[Answered]:
     n_probe = len(supervision.rows("probe"))
     told: list[tuple[str, Group, Answers, int]] = [
         ("majority class", "no_activations", baseline.predict_majority(supervision, rows), n_probe),
-        ("question only", "no_activations", baseline.predict_question_only(run, supervision, rows), n_probe),
+        (QUESTION_ONLY, "no_activations", baseline.predict_question_only(run, supervision, rows), n_probe),
     ]
     if run.has_array("option_logit"):
         told.append(("the model itself", "model", baseline.predict_base(run, supervision, rows), 0))
@@ -197,19 +199,21 @@ def answer_without_picture(setting: Setting, budget: Budget) -> Iterator[Answere
 def answer_random_labels(setting: Setting, budget: Budget) -> Iterator[Answered]:
     """Return Super Neurons of labels that are drawn at random, one an image or one a question, as far as they are told.
 
-    What is found there is memory of images or questions. Left out where an option has no label, as with one question.
+    What is told of questions is memory: an accuracy on the labels less this one is its selectivity. Images of the rows
+    are none of those that were learned, so that theirs are told by chance alone, or else something leaks. Left out
+    where an option has no label, as with one question.
 
     References
     ----------
-    Hewitt and Liang, "Designing and Interpreting Probes with Control Tasks", EMNLP 2019: selectivity is the accuracy
-    less that on random labels.
+    Hewitt and Liang, "Designing and Interpreting Probes with Control Tasks", EMNLP 2019.
     """
     for name, keys in (("image", setting.images), ("question", setting.run.read_samples("question"))):
         drawn = baseline.randomize_labels(setting.supervision, keys, seed=setting.seed)
         few = setting.limit(budget, drawn)
         if len(np.unique(few.labels[few.rows("probe")])) == few.n_classes:
             neurons = _choose_best(setting, _scan(setting, setting.run, few))
-            yield replace(_control(setting, f"random by {name}", neurons, few), truth=drawn.labels[setting.rows])
+            told = _control(setting, f"random by {name}", neurons, few)
+            yield replace(told, truth=drawn.labels[setting.rows], clusters=keys[setting.rows])
 
 
 def _scan(setting: Setting, run: Run, supervision: Supervision) -> Scan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,14 +39,15 @@ def find_null_scores(
     *,
     spec: ScanSpec,
     n_permutations: int = 200,
+    max_depth: int | None = None,
     seed: int = 0,
     scheduler: Scheduler = "threads",
 ) -> npt.NDArray[np.float64]:
     """Return the best score of all neurons in searches of permuted labels: (permutation, contrast).
 
     The labels of the probe split are permuted by image, and thresholds and polarities fitted anew each time, so that
-    `search.chance.permutation_p_value` of a best score holds whatever the neurons have in common. Every byte of the
-    store is read once.
+    `search.chance.permutation_p_value` of a best score holds whatever the neurons have in common. Only layers below
+    `max_depth` are searched. Every byte of the store is read once.
     """
     rows = supervision.rows("probe")
     labels, images = supervision.labels[rows], run.read_samples("image_id")[rows]
@@ -53,7 +55,8 @@ def find_null_scores(
     resamples = [
         Resample(rows=rows, labels=permute_labels(labels, images, random=random)) for _ in range(n_permutations)
     ]
-    best = _search_all(run, supervision, resamples, spec=spec, n_best=1, scheduler=scheduler)
+    blocks = _plan_blocks(run, spec, max_depth)
+    best = _search_all(run, supervision, resamples, blocks, spec=spec, n_best=1, scheduler=scheduler)
     return best[:, :, 0, 0]
 
 
@@ -62,26 +65,36 @@ def bootstrap_selection(
     supervision: Supervision,
     *,
     spec: ScanSpec,
-    n_neurons: int,
+    n_neurons: int | Sequence[int],
     n_resamples: int = 50,
+    max_depth: int | None = None,
     seed: int = 0,
     scheduler: Scheduler = "threads",
 ) -> list[Stability]:
     """Return for each contrast how alike the `n_neurons` best neurons are when the probe split's images are drawn anew.
 
-    Neurons are named by their numbers in the order of `plan_columns`. Every byte of the store is read once.
+    `n_neurons` may be one number for each contrast; only layers below `max_depth` are searched. Neurons are named by
+    their numbers in the order of `plan_columns`. Every byte of the store is read once.
     """
     rows = supervision.rows("probe")
     images = run.read_samples("image_id")[rows]
     random = np.random.default_rng(seed)
     drawn = [rows[resample_clusters(images, random=random)] for _ in range(n_resamples)]
     resamples = [Resample(rows=chosen, labels=supervision.labels[chosen]) for chosen in drawn]
-    best = _search_all(run, supervision, resamples, spec=spec, n_best=n_neurons, scheduler=scheduler)
-    n_searched = sum(block.stop - block.start for block in plan_columns(run, sites=spec.sites))
+    n_contrasts = len(contrast_classes(supervision.n_classes))
+    counts = [n_neurons] * n_contrasts if isinstance(n_neurons, int) else n_neurons
+    blocks = _plan_blocks(run, spec, max_depth)
+    best = _search_all(run, supervision, resamples, blocks, spec=spec, n_best=max(counts), scheduler=scheduler)
+    n_searched = sum(block.stop - block.start for block in blocks)
     return [
-        measure_stability([_name_neurons(choice) for choice in best[:, contrast]], n_neurons=n_searched)
-        for contrast in range(best.shape[1])
+        measure_stability([_name_neurons(choice[:, :count]) for choice in best[:, contrast]], n_neurons=n_searched)
+        for contrast, count in enumerate(counts)
     ]
+
+
+def _plan_blocks(run: Run, spec: ScanSpec, max_depth: int | None) -> list[ColumnBlock]:
+    """Return the column blocks of layers below `max_depth`."""
+    return [block for block in plan_columns(run, sites=spec.sites) if max_depth is None or block.layer < max_depth]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,11 +108,12 @@ class ResampledContrast:
     p_value
         Share of searches of permuted labels whose best score is as good, that of the labels as they are included.
     stability
-        How alike the best neurons are when images are drawn anew.
+        How alike the ``n_neurons`` best are when images are drawn anew.
     """
 
     score: float
     p_value: float
+    n_neurons: int
     stability: Stability
 
     def to_dict(self) -> dict[str, float | None]:
@@ -107,35 +121,43 @@ class ResampledContrast:
         return {
             "score": None if math.isnan(self.score) else self.score,
             "p_value": self.p_value,
+            "n_neurons": self.n_neurons,
             "jaccard": self.stability.jaccard,
             "stability_index": self.stability.index,
         }
 
 
 def resample_scan(
-    scan: Scan, *, n_neurons: int, n_resamples: int, seed: int = 0, scheduler: Scheduler = "threads"
+    scan: Scan,
+    *,
+    n_neurons: Sequence[int],
+    n_resamples: int,
+    max_depth: int | None = None,
+    seed: int = 0,
+    scheduler: Scheduler = "threads",
 ) -> list[ResampledContrast]:
     """Return for each contrast of `scan` how its best neuron and its `n_neurons` best ones stand, searched again.
 
-    The search is repeated `n_resamples` times with permuted labels and as often with other images.
+    The search is repeated `n_resamples` times with permuted labels and as often with other images, in the layers below
+    `max_depth` alone.
     """
-    run, supervision, spec = scan.run, scan.supervision, scan.spec
-    drawn = find_null_scores(run, supervision, spec=spec, n_permutations=n_resamples, seed=seed, scheduler=scheduler)
-    stabilities = bootstrap_selection(
-        run, supervision, spec=spec, n_neurons=n_neurons, n_resamples=n_resamples, seed=seed, scheduler=scheduler
-    )
-    best = [
-        np.max([np.nan_to_num(layer["score"][contrast], nan=-np.inf).max() for _, layer in scan.layers()])
-        for contrast in range(len(stabilities))
-    ]
-    return [
-        ResampledContrast(
-            score=float(score) if np.isfinite(score) else math.nan,
-            p_value=permutation_p_value(drawn[:, contrast], float(score)),
-            stability=stability,
+    what = (scan.run, scan.supervision)
+    how: dict[str, Any] = {"spec": scan.spec, "max_depth": max_depth, "seed": seed, "scheduler": scheduler}
+    drawn = find_null_scores(*what, n_permutations=n_resamples, **how)
+    stabilities = bootstrap_selection(*what, n_neurons=n_neurons, n_resamples=n_resamples, **how)
+    layers = [layer["score"] for cell, layer in scan.layers() if max_depth is None or cell.place[1] < max_depth]
+    found = []
+    for contrast, (count, stability) in enumerate(zip(n_neurons, stabilities, strict=True)):
+        best = max(float(np.nan_to_num(scores[contrast], nan=-np.inf).max()) for scores in layers)
+        found.append(
+            ResampledContrast(
+                score=best if math.isfinite(best) else math.nan,
+                p_value=permutation_p_value(drawn[:, contrast], best),
+                n_neurons=count,
+                stability=stability,
+            )
         )
-        for contrast, (score, stability) in enumerate(zip(best, stabilities, strict=True))
-    ]
+    return found
 
 
 def _name_neurons(choice: npt.NDArray[np.float64]) -> list[int]:
@@ -147,6 +169,7 @@ def _search_all(
     run: Run,
     supervision: Supervision,
     resamples: Sequence[Resample],
+    blocks: Sequence[ColumnBlock],
     *,
     spec: ScanSpec,
     n_best: int,
@@ -155,7 +178,7 @@ def _search_all(
     """Return the best neurons of every resample; a worker holds one column block at a time."""
     graph, parts, first = TaskGraph(), [], 0
     shared = graph.share(list(resamples))
-    for block in plan_columns(run, sites=spec.sites):
+    for block in blocks:
         parts.append(graph.add(_fit_best, run, block, first, shared, supervision.n_classes, spec, n_best))
         first += block.stop - block.start
     while len(parts) > 1:  # few at a time, so that no more than these wait in memory

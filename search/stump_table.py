@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -50,10 +51,11 @@ class StumpTable:
         return self.take(np.lexsort((self.unit, places, self.token, self.layer, -self.score)))
 
     def describe(self) -> list[dict[str, Any]]:
-        """Return the stumps as plain rows."""
-        return [
+        """Return the stumps as plain rows, ready for JSON: a q-value that is not known is None."""
+        rows = [
             {column.name: getattr(self, column.name)[row].item() for column in fields(self)} for row in range(len(self))
         ]
+        return [row | {"q_value": None if math.isnan(row["q_value"]) else row["q_value"]} for row in rows]
 
 
 def tabulate_layer(cell: Cell, layer: Layer, *, contrast: int, q_values: npt.NDArray[np.float64]) -> StumpTable:

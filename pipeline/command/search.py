@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from storage import Dataset
 
 
+MAX_RESAMPLED = 256
+"""Neurons of each contrast whose stability is looked at."""
+
+
 def search(
     store: ReadableStoreUrl,
     run: Annotated[list[str] | None, typer.Option(help="Only this run; may be given several times.")] = None,
@@ -81,6 +85,8 @@ def search(
         "selection": selection,
         "sites": cast("tuple[Site, ...]", tuple(site)) if site else None,
     }
+    if resamples == 1:
+        raise SearchError("resamples: expected 0, or 2 at least to compare, found 1; ask for more")
     if classifiers is not None and classifiers.is_file():
         raise SearchError(f"{classifiers}: expected a folder, found a file; choose another")
     dataset = open_dataset(store)
@@ -118,11 +124,16 @@ def _compare(dataset: Dataset, report: SearchReport, scheduler: Any) -> list[Com
 
 
 def _resample(report: SearchReport, n_resamples: int, scheduler: Any) -> list[ResampledContrast]:
-    """Return how each contrast's best neurons stand, as many as are Super Neurons."""
+    """Return how each contrast's best neurons stand, as many as are Super Neurons, `MAX_RESAMPLED` at most."""
     from search.resampling import resample_scan
 
-    n_neurons = max(1, *(len(table) for table in report.super_neurons.contrasts))
-    return resample_scan(report.scan, n_neurons=n_neurons, n_resamples=n_resamples, scheduler=scheduler)
+    return resample_scan(
+        report.scan,
+        n_neurons=[min(max(1, len(table)), MAX_RESAMPLED) for table in report.super_neurons.contrasts],
+        n_resamples=n_resamples,
+        max_depth=report.selection.max_depth,
+        scheduler=scheduler,
+    )
 
 
 def _keep_classifiers(reports: list[SearchReport], folder: Path | None, *, save: bool) -> None:

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from ..supervision import Supervision
 
-BLANK, SWAPPED = "blank image", "swapped image"
+BLANK, SWAPPED, QUESTION_ONLY = "blank image", "swapped image", "question only"
+"""Names of what does without the picture."""
 
 CONTROL_VARIANTS = {BLANK: "blank", SWAPPED: "swapped"}
 """Variants of a task that ask the same samples of a picture that tells nothing of them, by the control's name."""

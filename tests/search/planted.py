@@ -23,12 +23,13 @@ def make_planted_run(
     evidence: bool = True,
     name: str = "planted/task",
     signal: float = 10,
+    invalid: int = 7,
 ) -> Run:
     """Write a run of 3 layers where mlp unit 600 + label of layer 1 is high for that label and all else is noise.
 
     One sample in 50 is not valid: label -1, activations NaN. Without `evidence` the run has no ``option_logit`` and no
     ``base_answer``, which is the option with most evidence but for one sample in four, where it is none.
-    Samples, labels and noise are the same for every `name`; only the `signal` is not.
+    Samples, labels and noise are the same for every `name`; only the `signal` is not, and which of 50 are `invalid`.
     """
     random = np.random.default_rng(seed)
     figures: tuple[Figure, ...] = ("option_logit", "base_answer") if evidence else ()
@@ -49,7 +50,7 @@ def make_planted_run(
         site: random.normal(size=(n_samples, 1, 3, units)).astype(np.float32) for site, units in UNITS.items()
     }
     activations["mlp"][np.arange(n_samples), 0, 1, 600 + labels] += signal
-    valid = np.arange(n_samples) % 50 != 7  # a few samples that could not be read: no label, no activation
+    valid = np.arange(n_samples) % 50 != invalid  # a few samples that could not be read: no label, no activation
     labels[~valid] = -1
     for activation in activations.values():
         activation[~valid] = np.nan

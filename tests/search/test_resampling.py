@@ -67,11 +67,14 @@ def test_planted_neurons_are_chosen_from_every_resample_and_noise_from_few(run: 
 def test_the_best_neurons_stand_when_they_are_searched_again_and_constant_ones_have_no_score(run: Run) -> None:
     supervision = read_supervision(run)
     scan = scan_run(run, supervision, spec=SPEC)
-    for found in resample_scan(scan, n_neurons=1, n_resamples=9):
+    ones = [1] * (1 if supervision.n_classes == 2 else supervision.n_classes)
+    for found in resample_scan(scan, n_neurons=ones, n_resamples=9):
         assert (found.score, found.p_value) == (1.0, 0.1) and found.stability.jaccard > 0.3
     empty = replace(scan, kept={index: {**part, "score": part["score"] * np.nan} for index, part in scan.kept.items()})
-    for found in resample_scan(empty, n_neurons=1, n_resamples=2):
+    for found in resample_scan(empty, n_neurons=ones, n_resamples=2):
         assert np.isnan(found.score) and found.p_value == 1.0 and found.to_dict()["score"] is None
+    for found in resample_scan(scan, n_neurons=ones, n_resamples=9, max_depth=1):  # the planted ones are deeper
+        assert found.score < 0.8 and found.p_value > 0.1 and found.stability.jaccard < 1
 
 
 def test_a_store_is_read_once(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
