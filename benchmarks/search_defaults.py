@@ -142,11 +142,13 @@ Figures = Sequence[Mapping[str, Any]]
 FACTORS = ("rule", "metric", "select", "vote")
 
 
-def average(figures: Figures, keys: Sequence[str]) -> dict[tuple[Any, ...], npt.NDArray[np.float64]]:
-    """Return mean accuracies in per cent, (run, number of probe samples), for each combination of `keys`."""
+def average(
+    figures: Figures, keys: Sequence[str], *, figure: str = "accuracy"
+) -> dict[tuple[Any, ...], npt.NDArray[np.float64]]:
+    """Return means of a `figure` in per cent, (run, number of probe samples), for each combination of `keys`."""
     cells: dict[tuple[Any, ...], dict[tuple[str, Any], list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in figures:
-        cells[tuple(row[key] for key in keys)][row["run"], row["n_probe"]].append(100 * row["accuracy"])
+        cells[tuple(row[key] for key in keys)][row["run"], row["n_probe"]].append(100 * row[figure])
     runs = sorted({row["run"] for row in figures})
     return {name: np.array([[np.mean(cell[run, n]) for n in N_PROBE] for run in runs]) for name, cell in cells.items()}
 
@@ -200,8 +202,12 @@ def print_tables(figures: Figures) -> None:
             continue
         common = [row for row in some if (row["select"], row["vote"]) == ("auto", vote)]
         optimal = [row for row in some if (row["rule"], row["metric"]) == ("optimal", usual)]
+        careless = [row for row in some if row["select"] == f"auto{CARELESS}" and row["vote"] == vote]
+        none = average([row | {"none": row["n_neurons"] == 0} for row in common], ("rule", "metric"), figure="none")
         for about, table in (
             ("the best", tabulate_best(some)),
+            (f"rules and metrics, auto{CARELESS}, {vote}", tabulate(careless, ("rule", "metric"))),
+            ("searches without a Super Neuron", format_means(("rule", "metric"), none)),
             (f"rules and metrics, auto, {vote}", tabulate(common, ("rule", "metric"))),
             (f"selections and votes, optimal, {usual}", tabulate(optimal, ("select", "vote"))),
         ):
