@@ -66,9 +66,9 @@ def test_each_inner_chunk_is_read_once(run: Run, monkeypatch: pytest.MonkeyPatch
     reads: Counter[tuple[Any, ...]] = Counter()
     read = Run.read_columns
 
-    def count(self: Run, site: Any, *, layer: int, units: slice, token: int = 0) -> Any:
+    def count(self: Run, site: Any, *, layer: int, units: slice, **options: Any) -> Any:
         reads[site, layer, units.start // self.column_chunk(site)] += 1
-        return read(self, site, layer=layer, units=units, token=token)
+        return read(self, site, layer=layer, units=units, **options)
 
     monkeypatch.setattr(Run, "read_columns", count)
     scan(run, scheduler="synchronous")
