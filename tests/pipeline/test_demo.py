@@ -152,4 +152,4 @@ def test_search_prints_a_table_that_fits_a_terminal(store: Path) -> None:
     (run,) = json.loads(neurons.stdout)["runs"]
     assert len(run["super_neurons"]) == run["n_super_neurons"]
     assert {neuron["option"] for neuron in run["super_neurons"]} == {0, 1, 2}
-    assert listed.stdout.count(" above ") + listed.stdout.count(" below ") == run["n_super_neurons"]
+    assert len(re.findall(r" (?:above|below) -?\d", listed.stdout)) == run["n_super_neurons"]
