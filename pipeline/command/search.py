@@ -93,8 +93,8 @@ def search(
     names = run or dataset.run_names()
     if not names:
         raise SearchError(f"{store}: expected at least one run, found none; extract one first")
+    keep = save and dataset.run(names[0]).is_writable
     with open_scheduler(engine) as scheduler:
-        keep = save and dataset.run(names[0]).is_writable
         reports = search_runs(dataset, names, scheduler=scheduler, save=keep, **options)
         findings = [
             Finding(
@@ -104,7 +104,7 @@ def search(
             )
             for report in reports
         ]
-    _keep_classifiers(reports, classifiers, save=save)
+    _keep_classifiers(reports, classifiers)
     if as_json:
         print_json({"runs": [finding.to_dict(neurons=neurons) for finding in findings]})
     else:
@@ -136,13 +136,13 @@ def _resample(report: SearchReport, n_resamples: int, scheduler: Any) -> list[Re
     )
 
 
-def _keep_classifiers(reports: list[SearchReport], folder: Path | None, *, save: bool) -> None:
-    """Write each run's classifier into `folder`, and beside the scores in the store."""
+def _keep_classifiers(reports: list[SearchReport], folder: Path | None) -> None:
+    """Write each run's classifier into `folder`, and beside the scores in the store where these are kept."""
     from search.classifier_file import make_portable, save_classifier, write_classifier
 
     for report in reports:
         portable = make_portable(report.super_neurons, report.scan, report.selection)
-        if report.scan.result is not None and save:
+        if report.scan.result is not None:
             save_classifier(report.scan.result, portable)
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
