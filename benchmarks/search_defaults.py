@@ -30,10 +30,10 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
 
-from search.evaluation import default_metric, score_base
+from search.baseline.answer import score_base
 from search.scan import ScanSpec, scan_run
 from search.selection import Selection, find_q_values, select_super_neurons
-from search.stump import METRICS, RULES
+from search.stump import METRICS, RULES, default_metric
 from search.supervision import Supervision, read_supervision
 from search.vote import VOTES
 from storage import Run, open_dataset

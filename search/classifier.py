@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from storage import Run
 
-from .ballot import Votes, tally_run
+from .ballot import Ballot, Votes, tally_run
 from .stump_table import StumpTable
 from .supervision import Supervision, read_supervision
 from .task_graph import Scheduler
@@ -65,11 +65,13 @@ class SuperNeurons:
         It is one of the sample's own options, as `supervision` has them, or else the run.
         """
         own = (supervision or read_supervision(run)).own_options(rows)
-        tallies = [
-            tally_run(run, table, weights, rows, scheduler=scheduler)
-            for table, weights in zip(self.contrasts, self.weights, strict=True)
+        return self.decide_tallies(tally_run(run, self.ballots(), rows, scheduler=scheduler), own)
+
+    def ballots(self) -> list[Ballot]:
+        """Return the stumps of each contrast as what votes together."""
+        return [
+            Ballot(table=table, weights=weights) for table, weights in zip(self.contrasts, self.weights, strict=True)
         ]
-        return self._decide(tallies, own)
 
     def decide(self, fired: Sequence[Votes], own_options: npt.NDArray[np.bool_]) -> npt.NDArray[np.int16]:
         """Return the option that the votes `fired`, one array (sample, stump) a contrast, name for each sample."""
@@ -77,9 +79,10 @@ class SuperNeurons:
             tally_votes(votes, weights, table.score)
             for votes, weights, table in zip(fired, self.weights, self.contrasts, strict=True)
         ]
-        return self._decide(tallies, own_options)
+        return self.decide_tallies(tallies, own_options)
 
-    def _decide(self, tallies: Sequence[Tally], own_options: npt.NDArray[np.bool_]) -> npt.NDArray[np.int16]:
+    def decide_tallies(self, tallies: Sequence[Tally], own_options: npt.NDArray[np.bool_]) -> npt.NDArray[np.int16]:
+        """Return the same from votes that are added up, one tally a contrast."""
         if len(self) == 0:
             own = own_options[:, self.fallback]
             return np.where(own, self.fallback, 0).astype(np.int16)  # every sample has the first option

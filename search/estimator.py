@@ -14,9 +14,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .chance import fisher_p_values, ks_p_values, q_values, rank_p_values
 from .errors import SearchError
-from .evaluation import default_metric
 from .selection import CANDIDATE_COUNTS, choose_count, parse_correction
-from .stump import Stumps, contrast_classes, fit_stumps, parse_metric, parse_rule
+from .stump import Stumps, contrast_classes, default_metric, fit_stumps, parse_metric, parse_rule
 from .vote import decide, parse_vote, tally_votes, weigh_votes
 
 LARGEST = float(np.finfo(np.float32).max)

@@ -8,22 +8,22 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from storage import Run
 from storage.errors import ReadOnlyError, StoreWriteError
 from storage.ledger import append_entry
+from storage.schema import Site
 
 from .ballot import read_votes
-from .baseline import VisualGain, predict_base, predict_baselines, predict_calibrated
+from .baseline import VisualGain, predict_baselines, predict_calibrated
 from .classifier import SuperNeurons
-from .errors import SearchError
 from .interval import PairedComparison, clustered_interval, compare_paired
-from .scan import Scan, ScanSpec, plan_scan, scan_run
-from .selection import Selection, find_q_values, select_super_neurons
+from .scan import Scan, plan_scan
+from .searched_run import choose_neurons
+from .selection import Selection
 from .stability import effective_voters
 from .stump import Metric, Rule, contrast_classes
-from .supervision import Supervision, read_supervision
+from .supervision import Supervision
 from .task_graph import Scheduler
 
 MAX_VOTERS = 256
@@ -87,27 +87,21 @@ class SearchReport:
         }
 
 
-def default_metric(n_classes: int) -> Metric:
-    """Return accuracy for two classes, balanced accuracy for more: "rest" alone would win plain accuracy there."""
-    return "accuracy" if n_classes == 2 else "balanced_accuracy"
-
-
 def search_run(
     run: Run,
     *,
     metric: Metric | None = None,
     rule: Rule = "optimal",
     selection: Selection | None = None,
-    sites: tuple[Any, ...] | None = None,
+    sites: tuple[Site, ...] | None = None,
     supervision: Supervision | None = None,
     scheduler: Scheduler = "threads",
     save: bool = False,
 ) -> SearchReport:
     """Return the Super Neurons of a complete `run` and their test accuracy beside the baselines.
 
-    Stumps are fitted on the probe split, their number is chosen on the validation split, and the test split is read
-    once, at the end. `supervision` replaces the run's own labels, for controls. `save` keeps the scores of all neurons
-    in the store; see `scan_run`.
+    They are chosen as `search.searched_run.choose_neurons` does, which tells the parameters. The test split is read
+    once, at the end.
 
     Raises
     ------
@@ -116,18 +110,20 @@ def search_run(
     SearchError
         If a split is empty or a value is not finite.
     """
-    run.validate_complete()
-    labelled = read_supervision(run) if supervision is None else supervision
-    spec = ScanSpec(metric=metric or default_metric(labelled.n_classes), rule=rule, sites=sites)
-    scan = scan_run(run, labelled, spec=spec, scheduler=scheduler, save=save)
-    chosen = selection or Selection()
-    floors = score_base(run, labelled, metric=spec.metric) if run.has_array("option_logit") else None
-    q_values = find_q_values(scan, correction=chosen.correction) if chosen.max_q is not None else None
-    shared: dict[str, Any] = {"q_values": q_values, "floors": floors, "scheduler": scheduler}
-    deep = select_super_neurons(scan, chosen, **shared)
-    shallow = select_super_neurons(scan, replace(chosen, max_depth=1), **shared)
+    searched = choose_neurons(
+        run,
+        metric=metric,
+        rule=rule,
+        selection=selection,
+        sites=sites,
+        supervision=supervision,
+        scheduler=scheduler,
+        save=save,
+    )
+    scan, labelled, deep = searched.scan, searched.supervision, searched.super_neurons
+    shallow = searched.select(replace(searched.selection, max_depth=1), scheduler=scheduler)
     rows = labelled.rows("test")
-    n_openings = open_test_split(scan, chosen)
+    n_openings = open_test_split(scan, searched.selection)
     predictions = predict_baselines(run, labelled, rows)
     if "base" in predictions:
         predictions["calibrated"] = predict_calibrated(run, labelled, rows, training_rows=labelled.rows("probe"))
@@ -145,7 +141,7 @@ def search_run(
     return SearchReport(
         model=model,
         task=task,
-        metric=spec.metric,
+        metric=scan.spec.metric,
         n_options=labelled.n_classes,
         n_neurons=scan.n_neurons,
         n_test=len(rows),
@@ -158,7 +154,7 @@ def search_run(
         super_neurons=deep,
         super_neurons_depth1=shallow,
         scan=scan,
-        selection=chosen,
+        selection=searched.selection,
         n_openings=n_openings,
     )
 
@@ -178,10 +174,10 @@ def count_effective(
     return counts
 
 
-def open_test_split(scan: Scan, selection: Selection) -> int | None:
+def open_test_split(scan: Scan, selection: Selection, *, study: str | None = None) -> int | None:
     """Write into the ledger that the test split is opened, and for what; return how often it was, with this time.
 
-    None where the store cannot be written.
+    `study` names what is looked at besides the search's own accuracy. None where the store cannot be written.
     """
     entry = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -190,34 +186,9 @@ def open_test_split(scan: Scan, selection: Selection) -> int | None:
         "selection": asdict(selection),
         "n_test": len(scan.supervision.rows("test")),
     }
+    if study is not None:
+        entry["study"] = study
     try:
         return append_entry(scan.run, entry)
     except (ReadOnlyError, StoreWriteError):
         return None
-
-
-def score_base(run: Run, supervision: Supervision, *, metric: Metric) -> list[float]:
-    """Return the model's own score on the probe split for each contrast, by option evidence."""
-    rows = supervision.rows("probe")
-    answers, labels = predict_base(run, supervision, rows), supervision.labels[rows]
-    return [
-        score_named(answers == target, labels == target, metric=metric)
-        for target in contrast_classes(supervision.n_classes)
-    ]
-
-
-def score_named(named: npt.NDArray[np.bool_], positive: npt.NDArray[np.bool_], *, metric: Metric) -> float:
-    """Return the metric of the samples `named` against those that are `positive`, both (sample,)."""
-    tp, fp = int((named & positive).sum()), int((named & ~positive).sum())
-    n_positive, n_samples = int(positive.sum()), len(positive)
-    n_negative = n_samples - n_positive
-    if n_positive == 0 or n_negative == 0:
-        raise SearchError("labels: expected samples of the class and of others, found one side; extract more samples")
-    if metric == "accuracy":
-        return (tp + n_negative - fp) / n_samples
-    if metric == "balanced_accuracy":
-        return (tp / n_positive + (n_negative - fp) / n_negative) / 2
-    if metric == "f1":
-        return 2 * tp / (tp + fp + n_positive)
-    spread = float(tp + fp) * (n_samples - tp - fp) * n_positive * n_negative
-    return (tp * n_samples - (tp + fp) * n_positive) / spread**0.5 if spread > 0 else 0.0

@@ -20,6 +20,11 @@ RULES: tuple[Rule, ...] = ("zero", "mean", "midpoint", "optimal")
 means of the class and of the rest, or where the metric is best. All choose the polarity that the metric favours."""
 
 
+def default_metric(n_classes: int) -> Metric:
+    """Return accuracy for two classes, balanced accuracy for more: "rest" alone would win plain accuracy there."""
+    return "accuracy" if n_classes == 2 else "balanced_accuracy"
+
+
 def parse_metric(text: str) -> Metric:
     """Return `text` as a metric.
 

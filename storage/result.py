@@ -25,7 +25,7 @@ from .errors import BlockDamagedError, DatasetError, ReadOnlyError, RunMismatchE
 from .run import Run
 from .schema import COMMITS, OWN_GROUPS
 from .shard import ShardDamageError, ShardLayout, encode_shard, parse_layout, read_whole_at
-from .template import WRITE_CONFIG
+from .template import WRITE_CONFIG, create_coordinate
 from .writer import put_shard
 
 
@@ -42,11 +42,12 @@ class ResultArray:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultFolder:
-    """Arrays by name that share the dimensions ``dims`` of sizes ``cells``."""
+    """Arrays by name that share the dimensions ``dims`` of sizes ``cells``; ``coordinates`` label some dimensions."""
 
     dims: tuple[str, ...]
     cells: tuple[int, ...]
     arrays: Mapping[str, ResultArray]
+    coordinates: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +207,8 @@ def _make_documents(path: str, plan: ResultPlan) -> dict[str, bytes]:
     group.create_group(COMMITS)
     for name, folder in plan.folders.items():
         inner = group.create_group(name)
+        for dimension, labels in folder.coordinates.items():
+            create_coordinate(inner, dimension, labels)
         for array_name, array in folder.arrays.items():
             inner.create_array(
                 array_name,

@@ -136,7 +136,7 @@ def _make_documents(name: str, plan: RunPlan) -> dict[str, bytes]:
     for array in plan.arrays:
         _create_array(group, array, plan, n_rows=n_rows)
     for dimension, labels in plan.coordinates.items():
-        _create_coordinate(group, dimension, labels)
+        create_coordinate(group, dimension, labels)
     group.create_group(COMMITS)
     group.create_group(PARTS)
     write_document(memory, part_path(name, 0), part_document(first_part(plan)))
@@ -186,7 +186,8 @@ def _create_array(group: zarr.Group, array: ArrayPlan, plan: RunPlan, *, n_rows:
     )
 
 
-def _create_coordinate(group: zarr.Group, dimension: str, labels: npt.NDArray[Any]) -> None:
+def create_coordinate(group: zarr.Group, dimension: str, labels: npt.NDArray[Any]) -> None:
+    """Write the labels of a dimension, texts or numbers, into `group`."""
     text = labels.dtype.kind in "OUT"
     array = group.create_array(
         dimension,

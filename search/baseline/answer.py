@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from storage import Run
 
+from ..errors import SearchError
+from ..stump import Metric, contrast_classes
 from ..supervision import Supervision
 
 
@@ -55,6 +57,33 @@ def predict_question_only(run: Run, supervision: Supervision, rows: npt.NDArray[
 def predict_base(run: Run, supervision: Supervision, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int16]:
     """Return the model's own answer by option evidence: the option with the largest log-probability."""
     return choose_own(run.read_samples("option_logit")[rows], supervision, rows)
+
+
+def score_base(run: Run, supervision: Supervision, *, metric: Metric) -> list[float]:
+    """Return the model's own score on the probe split for each contrast, by option evidence."""
+    rows = supervision.rows("probe")
+    answers, labels = predict_base(run, supervision, rows), supervision.labels[rows]
+    return [
+        score_named(answers == target, labels == target, metric=metric)
+        for target in contrast_classes(supervision.n_classes)
+    ]
+
+
+def score_named(named: npt.NDArray[np.bool_], positive: npt.NDArray[np.bool_], *, metric: Metric) -> float:
+    """Return the metric of the samples `named` against those that are `positive`, both (sample,)."""
+    tp, fp = int((named & positive).sum()), int((named & ~positive).sum())
+    n_positive, n_samples = int(positive.sum()), len(positive)
+    n_negative = n_samples - n_positive
+    if n_positive == 0 or n_negative == 0:
+        raise SearchError("labels: expected samples of the class and of others, found one side; extract more samples")
+    if metric == "accuracy":
+        return (tp + n_negative - fp) / n_samples
+    if metric == "balanced_accuracy":
+        return (tp / n_positive + (n_negative - fp) / n_negative) / 2
+    if metric == "f1":
+        return 2 * tp / (tp + fp + n_positive)
+    spread = float(tp + fp) * (n_samples - tp - fp) * n_positive * n_negative
+    return (tp * n_samples - (tp + fp) * n_positive) / spread**0.5 if spread > 0 else 0.0
 
 
 def choose_own(

@@ -17,10 +17,10 @@ from search.baseline import (
     predict_majority,
     predict_question_only,
 )
-from search.evaluation import default_metric, score_base, score_named
+from search.baseline.answer import score_base, score_named
 from search.interval import compare_paired
 from search.selection import Select, Selection
-from search.stump import METRICS
+from search.stump import METRICS, default_metric
 from search.supervision import Supervision
 from search.vote import Vote
 from storage import ensure_dataset, open_dataset

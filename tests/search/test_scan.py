@@ -12,7 +12,7 @@ import xarray
 import zarr
 from dask.distributed import Client, LocalCluster
 
-from search.ballot import read_votes, tally_run
+from search.ballot import Ballot, read_votes, tally_run
 from search.errors import SearchError
 from search.scan import FIGURES, Scan, ScanSpec, plan_columns, scan_run
 from search.stump import RULES, Metric, Rule, fit_stumps
@@ -103,10 +103,10 @@ def test_engines_agree_bit_for_bit(run: Run, client: Client, rule: Rule) -> None
     rows = read_supervision(run).rows("test")
     table = best_first(expected).take(slice(0, 2000, 3))
     weights = np.linspace(2, 1, len(table))
-    tally = tally_run(run, table, weights, rows, scheduler="synchronous")
+    (tally,) = tally_run(run, [Ballot(table=table, weights=weights)], rows, scheduler="synchronous")
     for scheduler in ("threads", "processes", client):
         assert_same(scan(run, metric="balanced_accuracy", rule=rule, scheduler=scheduler), expected)
-        found = tally_run(run, table, weights, rows, scheduler=scheduler)
+        (found,) = tally_run(run, [Ballot(table=table, weights=weights)], rows, scheduler=scheduler)
         for figure in fields(Tally):
             np.testing.assert_array_equal(getattr(found, figure.name), getattr(tally, figure.name))
 
@@ -121,10 +121,10 @@ def client() -> Iterator[Client]:
 def test_chunking_changes_no_bit(run: Run, monkeypatch: pytest.MonkeyPatch, units: int) -> None:
     expected = scan(run)
     table, rows = best_first(expected), read_supervision(run).rows("validation")
-    tally = tally_run(run, table, table.score, rows)
+    (tally,) = tally_run(run, [Ballot(table=table, weights=table.score)], rows)
     monkeypatch.setattr(Run, "column_chunk", lambda *_: units)
     assert_same(scan(run, scheduler="synchronous"), expected)
-    found = tally_run(run, table, table.score, rows, scheduler="synchronous")
+    (found,) = tally_run(run, [Ballot(table=table, weights=table.score)], rows, scheduler="synchronous")
     for figure in fields(Tally):
         np.testing.assert_array_equal(getattr(found, figure.name), getattr(tally, figure.name))
 
