@@ -1,0 +1,1 @@
+"""What Super Neurons carry over to other tasks, prompts, pictures, layers and models."""
