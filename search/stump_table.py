@@ -58,21 +58,29 @@ class StumpTable:
         return [row | {"q_value": None if math.isnan(row["q_value"]) else row["q_value"]} for row in rows]
 
 
-def tabulate_layer(cell: Cell, layer: Layer, *, contrast: int, q_values: npt.NDArray[np.float64]) -> StumpTable:
+def tabulate_layer(
+    cell: Cell,
+    layer: Layer,
+    *,
+    contrast: int,
+    q_values: npt.NDArray[np.float64] | None = None,
+    units: npt.NDArray[np.int64] | None = None,
+) -> StumpTable:
     """Return the stumps of one layer for one contrast, in the order of their units, constant neurons left out.
 
-    `q_values` has shape (unit,).
+    `q_values` has shape (unit,), `units` (stump,) are those that are wanted, ascending; without it, all.
     """
-    units = np.flatnonzero(np.isfinite(layer["score"][contrast]))
+    wanted = np.arange(layer["score"].shape[1]) if units is None else units
+    wanted = wanted[np.isfinite(layer["score"][contrast, wanted])]
     token, depth = cell.place
     figures = ("score", "threshold", "polarity", "sensitivity", "specificity", "auroc")
     return StumpTable(
-        site=np.full(len(units), cell.folder),
-        token=np.full(len(units), token),
-        layer=np.full(len(units), depth),
-        unit=units,
-        q_value=q_values[units],
-        **{name: layer[name][contrast, units] for name in figures},
+        site=np.full(len(wanted), cell.folder),
+        token=np.full(len(wanted), token),
+        layer=np.full(len(wanted), depth),
+        unit=wanted,
+        q_value=np.full(len(wanted), np.nan) if q_values is None else q_values[wanted],
+        **{name: layer[name][contrast, wanted] for name in figures},
     )
 
 

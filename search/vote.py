@@ -6,7 +6,7 @@ Votes are added up as whole numbers, so that no order of adding them, and no chu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -81,6 +81,10 @@ class Tally:
     score: npt.NDArray[np.int64]
     whole_score: int
     first: npt.NDArray[np.bool_]
+
+    def take(self, rows: npt.NDArray[np.intp]) -> Tally:
+        """Return the votes on some of the samples."""
+        return replace(self, fired=self.fired[rows], score=self.score[rows], first=self.first[rows])
 
 
 def tally_votes(
