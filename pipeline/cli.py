@@ -14,6 +14,7 @@ from .command.plan import plan
 from .command.search import search
 from .command.store import AsJson, gc, print_json, repair, status, validate
 from .command.tasks import tasks
+from .command.transfer import transfer
 
 app = typer.Typer(
     name="superneurons",
@@ -30,24 +31,31 @@ KEPT = "nothing that was committed is lost, the same command goes on from there"
 
 @app.command(epilog="Example: superneurons demo --out demo")
 def demo(
-    out: Annotated[str, typer.Option(help="Folder for activations.zarr and summary.json.")] = "superneurons-demo",
+    out: Annotated[
+        str, typer.Option(help="Folder for activations.zarr, summary.json and pictures.")
+    ] = "superneurons-demo",
     quick: Annotated[bool, typer.Option("--quick", help="Fewer samples: for a first look.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Extract two built-in models' activations on ten tasks, find Super Neurons, print a table for each model."""
+    """Extract two built-in models' activations on ten tasks, find Super Neurons, and what they do on other tasks."""
     from .demo import run_demo
     from .search_table import Finding, print_findings
+    from .transfer_table import describe_study, print_studies
 
-    findings = [Finding(report=report) for report in run_demo(out, quick=quick)]
+    result = run_demo(out, quick=quick)
+    findings = [Finding(report=report) for report in result.reports]
     if as_json:
-        print_json({"runs": [finding.to_dict() for finding in findings]})
+        studies = [describe_study(study) for study in result.studies]
+        print_json({"runs": [finding.to_dict() for finding in findings], "studies": studies})
     else:
         console = Console()
         print_findings(console, findings)
+        print_studies(console, result.studies)
         console.print(f"Activations: {out}/activations.zarr   figures: {out}/summary.json", soft_wrap=True)
 
 
 app.command(epilog="Example: superneurons search demo.zarr --run tiny-llava/easy-vqa.shape --json")(search)
+app.command(epilog="Example: superneurons transfer demo.zarr --by task,layer --pictures pictures")(transfer)
 app.command(epilog="Example: superneurons tasks --show scenes.existence@blur-2")(tasks)
 app.command(epilog="Example: superneurons plan docs/experiment.yaml --memory 80")(plan)
 app.command(

@@ -1,12 +1,15 @@
-"""The demo: two built-in models on ten tasks, from nothing to Super Neurons."""
+"""The demo: two built-in models on ten tasks, from nothing to Super Neurons and what they carry over."""
 
 from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from search import SearchReport
+from search.transfer.survey import Survey
 from storage import open_dataset
 from storage.url import is_remote
 
@@ -14,10 +17,14 @@ from .engine.ray_engine import RayEngine
 from .errors import PipelineError
 from .extraction import extract
 from .model import find_model
-from .progress import search_runs, show_progress
+from .progress import search_runs, show_progress, show_search_progress
 from .request import RunRequest
 from .settings import ExtractionSettings
 from .task import load_task
+from .transfer_table import describe_study, write_pictures
+
+if TYPE_CHECKING:
+    import xarray
 
 MODELS = ("tiny-llava", "tiny-qwen3vl")
 TASKS = (
@@ -38,11 +45,19 @@ SETTINGS = ExtractionSettings(block=500)
 MAX_WORKERS = 4
 
 
-def run_demo(out: str | Path, *, quick: bool = False) -> list[SearchReport]:
-    """Return a search report for each model and task, after extracting what ``out/activations.zarr`` lacks.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoResult:
+    """What the demo found: a report for each model and task, and what a task's Super Neurons do on others."""
 
-    Writes ``out/summary.json`` too. A second call finds every block committed and runs no forward pass; one that is not
-    `quick` goes on from one that is.
+    reports: list[SearchReport]
+    studies: list[xarray.Dataset]
+
+
+def run_demo(out: str | Path, *, quick: bool = False) -> DemoResult:
+    """Return what Super Neurons there are, and what they carry over, after extracting what the store lacks.
+
+    The store is ``out/activations.zarr``; ``out/summary.json`` and pictures in ``out`` are written, too. A second call
+    finds every block committed and runs no forward pass; one that is not `quick` goes on from one that is.
 
     Raises
     ------
@@ -65,17 +80,23 @@ def run_demo(out: str | Path, *, quick: bool = False) -> list[SearchReport]:
             on_plan=progress.on_plan,
             on_report=progress.on_report,
         )
-    reports = search_runs(open_dataset(store), [request.name for request in requests])
-    write_summary(Path(out) / "summary.json", reports)
-    return reports
+    dataset = open_dataset(store)
+    reports = search_runs(dataset, [request.name for request in requests])
+    survey = Survey(dataset, models=MODELS, known=[report.searched for report in reports], watch=show_search_progress)
+    result = DemoResult(reports=reports, studies=survey.study_tasks())
+    write_summary(Path(out) / "summary.json", result)
+    write_pictures(Path(out), result.studies)
+    return result
 
 
-def write_summary(path: Path, reports: list[SearchReport]) -> None:
-    """Write the figures of `reports` as JSON, replacing the file in one step.
+def write_summary(path: Path, result: DemoResult) -> None:
+    """Write the figures of the demo as JSON, replacing the file in one step.
 
     How often the test splits were opened is left to the ledger: it is another number each time.
     """
     partial = path.with_suffix(".partial")
-    runs = [{name: figure for name, figure in report.to_dict().items() if name != "n_openings"} for report in reports]
-    partial.write_text(json.dumps({"runs": runs}, indent=2) + "\n")
+    told = [report.to_dict() for report in result.reports]
+    runs = [{name: figure for name, figure in one.items() if name != "n_openings"} for one in told]
+    studies = [describe_study(study) for study in result.studies]
+    partial.write_text(json.dumps({"runs": runs, "studies": studies}, indent=1) + "\n")
     partial.replace(path)

@@ -81,8 +81,8 @@ def show_progress() -> Iterator[BlockProgress]:
 
 
 @contextmanager
-def show_search_progress(description: str) -> Iterator[None]:
-    """Show on standard error how many of Dask's tasks are done while the ``with`` block searches."""
+def show_search_progress(description: str, done: str = "searched") -> Iterator[None]:
+    """Show on standard error how many of Dask's tasks are done in the ``with`` block, in a log that it is `done`."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("column blocks"))
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
@@ -97,7 +97,7 @@ def show_search_progress(description: str) -> Iterator[None]:
         with Callback(start_state=start_state, posttask=posttask):
             yield
     if not console.is_terminal:
-        console.print(f"{description}: searched", highlight=False, soft_wrap=True)
+        console.print(f"{description}: {done}", highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -84,14 +84,14 @@ def _table_of_accuracies(model: str, reports: Sequence[SearchReport]) -> Table:
 
     `UNKNOWN` stands for what a run cannot tell.
     """
-    table = _start_table(f"{model}: accuracy on the test split, %", "task")
-    _add_figures(table, ["n", *ACCURACY_COLUMNS.values(), "how\nmany", "first\nlayer"])
+    table = start_table(f"{model}: accuracy on the test split, %", "task")
+    add_figures(table, ["n", *ACCURACY_COLUMNS.values(), "how\nmany", "first\nlayer"])
     for report in reports:
         first = report.super_neurons.first_layer
         table.add_row(
             report.task,
             str(report.n_test),
-            *(_per_cent(report.accuracy.get(name)) for name in ACCURACY_COLUMNS),
+            *(name_per_cent(report.accuracy.get(name)) for name in ACCURACY_COLUMNS),
             str(len(report.super_neurons)),
             UNKNOWN if first is None else str(first),
         )
@@ -107,14 +107,14 @@ def table_of_gains(reports: Sequence[SearchReport]) -> Table | None:
     if not known:
         return None
     controls = list(_gain(known[0]).controls)
-    table = _start_table("Accuracy without the picture, %, and what it adds to the best of these", "run")
-    _add_figures(table, [control.replace(" ", "\n") for control in controls])
-    _add_figures(table, [ACCURACY_COLUMNS[name] for name in GAINS])
+    table = start_table("Accuracy without the picture, %, and what it adds to the best of these", "run")
+    add_figures(table, [control.replace(" ", "\n") for control in controls])
+    add_figures(table, [ACCURACY_COLUMNS[name] for name in GAINS])
     for report in known:
         table.add_row(
             _name_run(report),
-            *(_per_cent(_gain(report).controls.get(name)) for name in controls),
-            *(_per_cent(_gain(report, name).gain, sign="+") for name in GAINS),
+            *(name_per_cent(_gain(report).controls.get(name)) for name in controls),
+            *(name_per_cent(_gain(report, name).gain, sign="+") for name in GAINS),
         )
     return table
 
@@ -126,8 +126,8 @@ def table_of_methods(finding: Finding) -> Table | None:
     budgets = list(dict.fromkeys(method.per_class for method in finding.methods))
     budgets.sort(key=lambda budget: (budget is None, budget or 0))
     title = f"{_name_run(finding.report)}: accuracy on {finding.methods[0].n_samples:,} samples, % (95 % interval)"
-    table = _start_table(title, "labels of each class:")
-    _add_figures(table, ["all" if budget is None else str(budget) for budget in budgets])
+    table = start_table(title, "labels of each class:")
+    add_figures(table, ["all" if budget is None else str(budget) for budget in budgets])
     for group in GROUPS:
         some = [method for method in finding.methods if method.group == group]
         for name in dict.fromkeys(method.method for method in some):
@@ -142,8 +142,8 @@ def table_of_resamples(finding: Finding) -> Table | None:
     if not finding.resampled:
         return None
     report = finding.report
-    table = _start_table(f"{_name_run(report)}: searched again with other labels and other images", "option")
-    _add_figures(table, ["best probe\nscore", "p-value by\npermutation", "of the\nbest", "Jaccard", "stability\nindex"])
+    table = start_table(f"{_name_run(report)}: searched again with other labels and other images", "option")
+    add_figures(table, ["best probe\nscore", "p-value by\npermutation", "of the\nbest", "Jaccard", "stability\nindex"])
     options = report.scan.run.read_options()
     targets = contrast_classes(report.n_options)
     for target, found in zip(targets, finding.resampled, strict=True):
@@ -161,8 +161,8 @@ def table_of_resamples(finding: Finding) -> Table | None:
 
 def table_of_neurons(report: SearchReport) -> Table:
     """Return one row a Super Neuron of a run, best first within the option that it stands for."""
-    table = _start_table(f"{_name_run(report)}: {len(report.super_neurons)} Super Neurons", "option", "site")
-    _add_figures(table, ["layer", "unit", "fires", "probe score"])
+    table = start_table(f"{_name_run(report)}: {len(report.super_neurons)} Super Neurons", "option", "site")
+    add_figures(table, ["layer", "unit", "fires", "probe score"])
     for neuron in report.super_neurons.describe():
         table.add_row(
             str(neuron["option"]),
@@ -218,7 +218,7 @@ def _gain(report: SearchReport, name: str = "super_neurons") -> VisualGain:
     return report.visual_gain.get(name, VisualGain(gain=math.nan))
 
 
-def _start_table(title: str, *headings: str) -> Table:
+def start_table(title: str, *headings: str) -> Table:
     """Return a table of columns of text, as narrow as can be."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=0)
     for heading in headings:
@@ -226,12 +226,14 @@ def _start_table(title: str, *headings: str) -> Table:
     return table
 
 
-def _add_figures(table: Table, headings: Sequence[str]) -> None:
+def add_figures(table: Table, headings: Sequence[str]) -> None:
+    """Add a column of numbers for each of `headings`."""
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
 
 
-def _per_cent(fraction: float | None, *, sign: str = "") -> str:
+def name_per_cent(fraction: float | None, *, sign: str = "") -> str:
+    """Return a fraction in per cent, with its `sign` if that is "+"; `UNKNOWN` where there is none."""
     return UNKNOWN if fraction is None or math.isnan(fraction) else f"{100 * fraction:{sign}.1f}"
 
 

@@ -10,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from storage import Run
-from storage.schema import Site
 
 from .scan import ColumnBlock, read_block, validate_finite
 from .stump_table import StumpTable
-from .task_graph import Key, Scheduler, TaskGraph
+from .task_graph import Scheduler, TaskGraph
 from .vote import WEIGHT_UNIT, Tally
 
 Votes = npt.NDArray[np.bool_]
@@ -103,13 +102,14 @@ def tally_run(
         heavy=tuple(_as_whole(ballot.weights) for ballot in ballots),
         good=tuple(_as_whole(ballot.table.score) for ballot in ballots),
     )
-    graph, layers = TaskGraph(), defaultdict[tuple[Site, int, int], list[Key]](list)
+    graph = TaskGraph()
     shared = graph.share(poll)
-    for station in plan_stations(run, [ballot.table for ballot in ballots]):
-        counted = graph.add(_count_block, shared, station)
-        layers[station.block.site, station.block.token, station.block.layer].append(counted)
-    parts = [graph.add(_add, parts) for parts in layers.values()]
-    (total,) = graph.compute([graph.add(_add, parts)], scheduler=scheduler)
+    sums = [
+        graph.add(_count_block, shared, station) for station in plan_stations(run, [ballot.table for ballot in ballots])
+    ]
+    while len(sums) > 1:  # few at a time, so that no more than these wait in memory
+        sums = [graph.add(_add, sums[place : place + 4]) for place in range(0, len(sums), 4)]
+    total = graph.compute(sums, scheduler=scheduler)[0] if sums else {}
     nothing = np.zeros((3, len(rows)), dtype=np.int64)
     tallies = []
     for number, (heavy, good) in enumerate(zip(poll.heavy, poll.good, strict=True)):
@@ -132,8 +132,7 @@ def group_by_block(run: Run, table: StumpTable) -> dict[ColumnBlock, npt.NDArray
     """Return the places in `table` of the stumps that each column block holds."""
     sizes = {site: (run.column_chunk(site), run.site_shape(site)[2]) for site in run.sites}
     groups: dict[ColumnBlock, list[int]] = defaultdict(list)
-    named = zip(table.site.tolist(), table.token.tolist(), table.layer.tolist(), table.unit.tolist(), strict=True)
-    for place, (site, token, layer, unit) in enumerate(named):
+    for place, (site, token, layer, unit) in enumerate(table.addresses()):
         chunk, n_units = sizes[site]
         start = unit // chunk * chunk
         stop = min(start + chunk, n_units)

@@ -19,7 +19,7 @@ from .baseline import VisualGain, predict_baselines, predict_calibrated
 from .classifier import SuperNeurons
 from .interval import PairedComparison, clustered_interval, compare_paired
 from .scan import Scan, plan_scan
-from .searched_run import choose_neurons
+from .searched_run import SearchedRun, choose_neurons
 from .selection import Selection
 from .stability import effective_voters
 from .stump import Metric, Rule, contrast_classes
@@ -57,12 +57,25 @@ class SearchReport:
     above_calibrated: PairedComparison | None
     n_effective: list[float]
     greedy_accuracy: float | None
-    super_neurons: SuperNeurons
+    searched: SearchedRun
     super_neurons_depth1: SuperNeurons
-    scan: Scan
-    selection: Selection
     n_openings: int | None
     visual_gain: dict[str, VisualGain] = field(default_factory=dict)
+
+    @property
+    def super_neurons(self) -> SuperNeurons:
+        """The Super Neurons that were chosen."""
+        return self.searched.super_neurons
+
+    @property
+    def scan(self) -> Scan:
+        """The stumps that they were chosen among."""
+        return self.searched.scan
+
+    @property
+    def selection(self) -> Selection:
+        """How they were chosen."""
+        return self.searched.selection
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures, without the neurons, ready for JSON."""
@@ -151,10 +164,8 @@ def search_run(
         above_calibrated=above["calibrated"],
         n_effective=count_effective(run, labelled, deep, scheduler=scheduler),
         greedy_accuracy=None if spoken is None else float((spoken == labelled.labels[rows]).mean()),
-        super_neurons=deep,
+        searched=searched,
         super_neurons_depth1=shallow,
-        scan=scan,
-        selection=searched.selection,
         n_openings=n_openings,
     )
 

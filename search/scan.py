@@ -85,10 +85,11 @@ class Scan:
         """Return the figures of one layer's stumps by name, each (contrast, unit)."""
         return self.kept[cell.index] if self.result is None else self.result.read_cell(cell)
 
-    def layers(self) -> Iterator[tuple[Cell, Layer]]:
-        """Return every layer with the figures of its stumps, one after the other."""
+    def layers(self, *, max_depth: int | None = None) -> Iterator[tuple[Cell, Layer]]:
+        """Return every layer, or those below `max_depth`, with the figures of its stumps, one after the other."""
         for cell in self.cells:
-            yield cell, self.read(cell)
+            if max_depth is None or cell.place[1] < max_depth:
+                yield cell, self.read(cell)
 
 
 def plan_columns(run: Run, *, sites: Sequence[Site] | None = None) -> list[ColumnBlock]:
@@ -148,6 +149,11 @@ def scan_run(
     found = graph.compute(keys, scheduler=scheduler)
     kept = {} if result is not None else {cell.index: layer for cell, layer in zip(pending, found, strict=True)}
     return Scan(run=run, supervision=supervision, spec=spec, cells=cells, result=result, kept=kept)
+
+
+def count_layers(run: Run) -> int:
+    """Return how many layers `run` records: every site as many."""
+    return run.site_shape(run.sites[0])[1]
 
 
 def validate_sites(run: Run, sites: Sequence[Site] | None) -> None:

@@ -10,8 +10,8 @@ from storage.schema import Site
 
 from .baseline.answer import score_base
 from .classifier import SuperNeurons
-from .scan import Scan, ScanSpec, scan_run
-from .selection import QValues, Selection, find_q_values, select_super_neurons
+from .scan import Scan, ScanSpec, count_layers, scan_run
+from .selection import QValues, Selection, find_q_values, select_at_depths, select_super_neurons
 from .stump import Metric, Rule, default_metric
 from .supervision import Supervision, read_supervision
 from .task_graph import Scheduler
@@ -45,6 +45,13 @@ class SearchedRun:
         """Return what another `selection` chooses of the same stumps, by the same correction of p-values."""
         return select_super_neurons(
             self.scan, selection, q_values=self.q_values, floors=self.floors, scheduler=scheduler
+        )
+
+    def select_depths(self, *, scheduler: Scheduler = "threads") -> list[SuperNeurons]:
+        """Return what the run's own selection chooses of the layers below each depth, from 1 to all of them."""
+        depths = range(1, count_layers(self.run) + 1)
+        return select_at_depths(
+            self.scan, self.selection, depths, q_values=self.q_values, floors=self.floors, scheduler=scheduler
         )
 
 

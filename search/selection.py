@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,9 +13,9 @@ import numpy.typing as npt
 from .ballot import read_votes
 from .classifier import SuperNeurons
 from .errors import SearchError
-from .scan import Scan
+from .scan import Scan, count_layers
 from .stump import contrast_classes
-from .stump_table import StumpTable, join_tables, tabulate_layer
+from .stump_table import StumpTable, join_tables, stack_tables, tabulate_layer
 from .task_graph import Scheduler
 from .vote import Vote, weigh_votes
 
@@ -120,6 +121,34 @@ def select_super_neurons(
     SearchError
         If ``above_base`` is asked for without `floors`.
     """
+    depth = count_layers(scan.run) if selection.max_depth is None else selection.max_depth
+    (chosen,) = select_at_depths(scan, selection, [depth], q_values=q_values, floors=floors, scheduler=scheduler)
+    return chosen
+
+
+def select_at_depths(
+    scan: Scan,
+    selection: Selection,
+    depths: Sequence[int],
+    *,
+    q_values: QValues | None = None,
+    floors: Sequence[float] | None = None,
+    scheduler: Scheduler = "threads",
+) -> list[SuperNeurons]:
+    """Return what `selection` chooses of the layers below each of `depths`, whatever its own depth.
+
+    Each is what `select_super_neurons` returns, but what the scan found is read once, and so are the votes of the
+    validation split.
+
+    Raises
+    ------
+    SearchError
+        If ``above_base`` is asked for without `floors`, or a depth is less than 1.
+    """
+    if min(depths) < 1:
+        raise SearchError(
+            f"run {scan.run.name}: expected layers below {min(depths)}, found none; choose a larger depth"
+        )
     if selection.select == "above_base" and floors is None:
         raise SearchError(
             f"run {scan.run.name}: expected the model's own answers to select above them, found none; extract option "
@@ -127,41 +156,42 @@ def select_super_neurons(
         )
     if q_values is None and selection.max_q is not None:
         q_values = find_q_values(scan, correction=selection.correction)
-    limit = {"auto": max(CANDIDATE_COUNTS), "top_k": selection.n_neurons, "above_base": None}[selection.select]
-    tables = [
-        _collect(scan, selection, contrast, q_values, limit=limit, floor=None if floors is None else floors[contrast])
-        for contrast in range(len(contrast_classes(scan.supervision.n_classes)))
-    ]
-    chosen = make_classifier(scan, tables, vote=selection.vote)
-    return _choose_count(scan, chosen, scheduler) if selection.select == "auto" else chosen
+    collected = _collect(scan, selection, depths, q_values=q_values, floors=floors)
+    pools = [make_classifier(scan, tables, vote=selection.vote) for tables in collected]
+    return _choose_counts(scan, pools, scheduler) if selection.select == "auto" else pools
 
 
 def _collect(
     scan: Scan,
     selection: Selection,
-    contrast: int,
-    q_values: QValues | None,
+    depths: Sequence[int],
     *,
-    limit: int | None,
-    floor: float | None,
-) -> StumpTable:
-    """Return the best stumps of one contrast that qualify, at most `limit`."""
-    tables = []
-    for cell, layer in scan.layers():
-        if selection.max_depth is not None and cell.place[1] >= selection.max_depth:
-            continue
-        q_value = np.full(layer["score"].shape[1], np.nan) if q_values is None else q_values[cell.index][contrast]
-        table = tabulate_layer(cell, layer, contrast=contrast, q_values=q_value)
-        if selection.max_q is not None:
-            table = table.take(table.q_value <= selection.max_q)
-        if selection.select == "above_base":
-            table = table.take(table.score >= (floor or 0.0))
-        tables.append(table.sort().take(slice(limit)))
-    if not tables:
-        raise SearchError(
-            f"run {scan.run.name}: expected layers below {selection.max_depth}, found none; choose a larger depth"
-        )
-    return join_tables(tables).take(slice(limit))
+    q_values: QValues | None,
+    floors: Sequence[float] | None,
+) -> list[list[StumpTable]]:
+    """Return the best stumps that qualify below each of `depths`, a table a contrast."""
+    limit = {"auto": max(CANDIDATE_COUNTS), "top_k": selection.n_neurons, "above_base": None}[selection.select]
+    by_layer: dict[int, list[list[StumpTable]]] = defaultdict(list)
+    for cell, layer in scan.layers(max_depth=max(depths)):
+        tables = []
+        for contrast in range(len(layer["score"])):
+            q_value = None if q_values is None else q_values[cell.index][contrast]
+            table = tabulate_layer(cell, layer, contrast=contrast, q_values=q_value)
+            if selection.max_q is not None:
+                table = table.take(table.q_value <= selection.max_q)
+            if selection.select == "above_base" and floors is not None:
+                table = table.take(table.score >= floors[contrast])
+            tables.append(table.sort().take(slice(limit)))
+        by_layer[cell.place[1]].append(tables)
+    best: list[StumpTable] = []
+    found = {}
+    for depth in range(1, max(depths) + 1):  # the best of some layers are among the best before, and the last's own
+        parts = by_layer.get(depth - 1, [])
+        below = [[table] for table in best] or [[] for _ in contrast_classes(scan.supervision.n_classes)]
+        stacked = [[*before, *(tables[contrast] for tables in parts)] for contrast, before in enumerate(below)]
+        best = [join_tables(tables).take(slice(limit)) for tables in stacked]
+        found[depth] = best
+    return [found[depth] for depth in depths]
 
 
 def make_classifier(scan: Scan, tables: Sequence[StumpTable], *, vote: Vote) -> SuperNeurons:
@@ -183,17 +213,38 @@ def make_classifier(scan: Scan, tables: Sequence[StumpTable], *, vote: Vote) -> 
     return SuperNeurons(contrasts=tuple(tables), weights=tuple(weights), fallback=most_frequent)
 
 
-def _choose_count(scan: Scan, pool: SuperNeurons, scheduler: Scheduler) -> SuperNeurons:
-    """Return the classifier with as many stumps a contrast as the validation split favours."""
+def _choose_counts(scan: Scan, pools: Sequence[SuperNeurons], scheduler: Scheduler) -> list[SuperNeurons]:
+    """Return each of `pools` with as many stumps a contrast as the validation split favours."""
     rows = scan.supervision.rows("validation")
     labels, own = scan.supervision.labels[rows], scan.supervision.own_options(rows)
-    votes = [read_votes(scan.run, table, rows, scheduler=scheduler) for table in pool.contrasts]
+    table, places = _stack_distinct(pools)
+    votes = read_votes(scan.run, table, rows, scheduler=scheduler)
 
-    def count_right(count: int) -> int:
-        decided = pool.take(count).decide([fired[:, :count] for fired in votes], own)
-        return int((decided == labels).sum())
+    def take_best(pool: SuperNeurons, of_pool: Sequence[npt.NDArray[np.intp]]) -> SuperNeurons:
+        fired = [votes[:, of_contrast] for of_contrast in of_pool]
 
-    return pool.take(choose_count(count_right, n_stumps=max(map(len, pool.contrasts))))
+        def count_right(count: int) -> int:
+            decided = pool.take(count).decide([part[:, :count] for part in fired], own)
+            return int((decided == labels).sum())
+
+        return pool.take(choose_count(count_right, n_stumps=max(map(len, pool.contrasts))))
+
+    return [take_best(pool, of_pool) for pool, of_pool in zip(pools, places, strict=True)]
+
+
+def _stack_distinct(pools: Sequence[SuperNeurons]) -> tuple[StumpTable, list[list[npt.NDArray[np.intp]]]]:
+    """Return the stumps of all `pools`, each once, and for every pool and contrast the places of its own there."""
+    known: dict[tuple[object, ...], int] = {}
+    parts, places = list[StumpTable](), []
+    for pool in pools:
+        of_pool = []
+        for contrast, table in enumerate(pool.contrasts):
+            n_known = len(known)
+            found = [known.setdefault((contrast, *address), len(known)) for address in table.addresses()]
+            of_pool.append(np.array(found, dtype=np.intp))
+            parts.append(table.take(of_pool[-1] >= n_known))
+        places.append(of_pool)
+    return stack_tables(parts), places
 
 
 def choose_count(count_right: Callable[[int], int], *, n_stumps: int) -> int:

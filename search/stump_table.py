@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from storage.result import Cell
-from storage.schema import SITES
+from storage.schema import SITES, Site
 
 from .scan import Layer
+
+Address = tuple[Site, int, int, int]
+"""Site, token, layer and unit: what names a neuron."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,11 @@ class StumpTable:
         """Return the stumps best first."""
         places = np.argmax(self.site[:, None] == np.array(SITES), axis=1)
         return self.take(np.lexsort((self.unit, places, self.token, self.layer, -self.score)))
+
+    def addresses(self) -> Iterator[Address]:
+        """Return the address of each stump's neuron."""
+        columns = (self.site, self.token, self.layer, self.unit)
+        return cast("Iterator[Address]", zip(*(column.tolist() for column in columns), strict=True))
 
     def describe(self) -> list[dict[str, Any]]:
         """Return the stumps as plain rows, ready for JSON: a q-value that is not known is None."""
@@ -86,7 +94,12 @@ def tabulate_layer(
 
 def join_tables(tables: Sequence[StumpTable]) -> StumpTable:
     """Return the stumps of all tables, best first."""
+    return stack_tables(tables).sort()
+
+
+def stack_tables(tables: Sequence[StumpTable]) -> StumpTable:
+    """Return the stumps of all tables, one table after the other."""
     columns = {
         column.name: np.concatenate([getattr(table, column.name) for table in tables]) for column in fields(StumpTable)
     }
-    return StumpTable(**columns).sort()
+    return StumpTable(**columns)

@@ -72,6 +72,11 @@ class Dataset:
             )
         return False
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether runs and results may be written here."""
+        return not self.backend.read_only and self.backend.supports_writes
+
     def run(self, name: str) -> Run:
         """Return the run of that name.
 

@@ -93,9 +93,8 @@ def search(
     names = run or dataset.run_names()
     if not names:
         raise SearchError(f"{store}: expected at least one run, found none; extract one first")
-    keep = save and dataset.run(names[0]).is_writable
     with open_scheduler(engine) as scheduler:
-        reports = search_runs(dataset, names, scheduler=scheduler, save=keep, **options)
+        reports = search_runs(dataset, names, scheduler=scheduler, save=save and dataset.is_writable, **options)
         findings = [
             Finding(
                 report=report,

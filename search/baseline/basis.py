@@ -29,6 +29,11 @@ class RotatedRun(Run):
         self.seed = seed
 
     @property
+    def is_writable(self) -> bool:
+        """Nothing of it is kept: in the store it has the name of the run."""
+        return False
+
+    @property
     def sites(self) -> list[Site]:
         """The one site that is turned."""
         return [BASIS]

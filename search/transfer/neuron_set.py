@@ -41,13 +41,7 @@ class NeuronSet:
 
 def collect_neurons(tables: Sequence[StumpTable]) -> NeuronSet:
     """Return the neurons of all stumps of `tables`, each once."""
-    addresses = {
-        address
-        for table in tables
-        for address in zip(
-            table.site.tolist(), table.token.tolist(), table.layer.tolist(), table.unit.tolist(), strict=True
-        )
-    }
+    addresses = {address for table in tables for address in table.addresses()}
     units: dict[Place, list[int]] = {}
     for site, token, layer, unit in sorted(addresses):
         units.setdefault((site, token, layer), []).append(unit)

@@ -1,278 +1,36 @@
-"""Pictures of studies. Each function returns a new matplotlib figure; none touches global state.
-
-Colours are those that the colour-blind tell apart, and every line has a mark of its own.
-"""
+"""Pictures of a survey: which studies are drawn how, and what the pictures are called."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
-from ..picture import COLOURS
-from .run_name import parse_run_name
-from .run_transfer import MODES, OPPONENTS
+from .curve import draw_emergences, draw_matches, draw_robustness
+from .heatmap import draw_above_random, draw_overlap, draw_score_correlation, draw_transfer
 
 if TYPE_CHECKING:
     import xarray
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CELL_INCHES = 0.46
-LABEL_INCHES = 1.9
-SHOWN_OPPONENTS = ("majority", "base", "calibrated")
-SIGNIFICANT = 0.05
 
-MODE_TITLES = {
-    "frozen": "as they are",
-    "quantile": "thresholds by quantile",
-    "rethresholded": "new thresholds",
-}
-
-
-def draw_transfer(study: xarray.Dataset, *, mode: str = "frozen") -> Figure:
-    """Draw how well the Super Neurons of each run answer the questions of each other: accuracy, in per cent.
-
-    Sources are down and targets across; below stand the opponents on the same samples. Pairs that cannot be compared
-    are hatched.
-
-    Parameters
-    ----------
-    study
-        As `search.transfer.run_transfer.transfer_runs` makes it.
-    mode
-        One of `search.transfer.run_transfer.MODES`.
-    """
-    sources, targets = (_shorten(study[name].values) for name in ("source", "target"))
-    figure, axes = _start_heatmap(rows=len(sources) + len(SHOWN_OPPONENTS), columns=len(targets))
-    values = 100 * study.accuracy.sel(mode=mode).values.T
-    shown = _draw_heatmap(axes, values, rows=sources, columns=targets, limits=(0, 100), colours="cividis")
-    below = [OPPONENTS.index(name) for name in SHOWN_OPPONENTS]
-    _draw_rows_below(axes, 100 * study.opponent_accuracy.values[:, below].T, names=SHOWN_OPPONENTS)
-    figure.colorbar(shown, ax=axes, shrink=0.6, aspect=30, pad=0.02, label="accuracy, %")
-    axes.set_ylabel("found on", loc="top")
-    figure.supxlabel(f"asked about ({_name_counts(study)}); hatched: no two options in common", fontsize=8)
-    _put_title(axes, study, f"Super Neurons on other tasks, {MODE_TITLES[mode]}")
-    return figure
-
-
-def draw_above_random(study: xarray.Dataset) -> Figure:
-    """Draw how much better the neurons that one task's search found answer another than as many random ones do.
-
-    Both have new thresholds; random neurons are of the same sites and layers.
-
-    Parameters
-    ----------
-    study
-        As `search.transfer.run_transfer.transfer_runs` makes it.
-    """
-    sources, targets = (_shorten(study[name].values) for name in ("source", "target"))
-    figure, axes = _start_heatmap(rows=len(sources), columns=len(targets))
-    values = 100 * study.above_random.values.T
-    reach = max(5.0, float(np.nanmax(np.abs(values), initial=0)))
-    limits = (-reach, reach)
-    shown = _draw_heatmap(axes, values, rows=sources, columns=targets, limits=limits, colours="PuOr_r", sign="+")
-    _frame(axes, (study.above_random_low.values.T > 0) | (study.above_random_high.values.T < 0))
-    figure.colorbar(shown, ax=axes, shrink=0.6, aspect=30, pad=0.02, label="points")
-    axes.set_ylabel("found on", loc="top")
-    figure.supxlabel(f"asked about ({_name_counts(study)}); framed: 95 % interval without 0", fontsize=8)
-    _put_title(axes, study, "found neurons less random ones of the same layers")
-    return figure
-
-
-def draw_overlap(study: xarray.Dataset) -> Figure:
-    """Draw which share of the smaller set the Super Neurons of every two runs have in common, and how many they are.
-
-    Framed is where chance seldom makes as many common, of random sets with as many neurons in each layer.
-
-    Parameters
-    ----------
-    study
-        As `search.transfer.set_overlap.compare_sets` makes it.
-    """
-    names = _shorten(study.run.values)
-    figure, axes = _start_heatmap(rows=len(names), columns=len(names))
-    counts = study.n_both.values.astype(str)
-    shown = _draw_heatmap(
-        axes, study.overlap.values, rows=names, columns=names, limits=(0, 1), colours="cividis", texts=counts
-    )
-    _frame(axes, (study.p_value_by_layer.values <= SIGNIFICANT) & ~np.eye(len(names), dtype=bool))
-    figure.colorbar(shown, ax=axes, shrink=0.6, aspect=30, pad=0.02, label="share of the smaller set")
-    note = f"numbers: neurons in both; framed: p <= {SIGNIFICANT} among random sets of the same layers"
-    figure.supxlabel(note, fontsize=8)
-    _put_title(axes, study, f"overlap of Super Neurons, of {int(study.n_searched.values.max()):,}")
-    return figure
-
-
-def draw_score_correlation(study: xarray.Dataset) -> Figure:
-    """Draw the rank correlation of all neurons' probe scores in every two runs.
-
-    Parameters
-    ----------
-    study
-        As `search.transfer.set_overlap.compare_sets` makes it.
-    """
-    names = _shorten(study.run.values)
-    figure, axes = _start_heatmap(rows=len(names), columns=len(names))
-    values = study.score_correlation.values
-    shown = _draw_heatmap(axes, values, rows=names, columns=names, limits=(-1, 1), colours="PuOr_r", decimals=2)
-    figure.colorbar(shown, ax=axes, shrink=0.6, aspect=30, pad=0.02, label="Spearman's correlation")
-    _put_title(axes, study, f"scores of all {int(study.n_searched.values.max()):,} neurons")
-    return figure
-
-
-def draw_robustness(study: xarray.Dataset) -> Figure:
-    """Draw accuracy against the strength of each shift of the pictures, a row of panels a task.
-
-    Parameters
-    ----------
-    study
-        As `search.transfer.run_transfer.transfer_runs` makes it of plain runs and shifted ones.
-    """
-    sources = [parse_run_name(name) for name in study.source.values.tolist()]
-    targets = [parse_run_name(name) for name in study.target.values.tolist()]
-    kinds = list(dict.fromkeys(target.shift[0] for target in targets if target.shift))
-    figure = _make_figure(width=1.2 + 2.3 * len(kinds), height=1.2 + 1.9 * len(sources))
-    panels = figure.subplots(len(sources), len(kinds), sharex=True, sharey="row", squeeze=False)
-    for row, source in enumerate(sources):
-        for column, kind in enumerate(kinds):
-            places = [
-                (0 if target.shift is None else target.shift[1], place)
-                for place, target in enumerate(targets)
-                if target.task == source.task and (target.shift is None or target.shift[0] == kind)
-            ]
-            _draw_curves(panels[row, column], study, row, sorted(places))
-        panels[row, 0].set_ylabel(f"{source.task}\naccuracy, %", fontsize=8)
-    for column, kind in enumerate(kinds):
-        panels[0, column].set_title(kind, fontsize=10)
-        panels[-1, column].set_xlabel("strength", fontsize=8)
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    figure.suptitle(f"{study.attrs['owner']}: worse pictures ({_name_counts(study)})", x=0.01, ha="left", fontsize=11)
-    return figure
-
-
-def _draw_curves(axes: Axes, study: xarray.Dataset, source: int, places: Sequence[tuple[int, int]]) -> None:
-    strengths, targets = [strength for strength, _ in places], [place for _, place in places]
-    lines = {
-        "Super Neurons, as they are": study.accuracy.values[targets, source, MODES.index("frozen")],
-        "thresholds by quantile": study.accuracy.values[targets, source, MODES.index("quantile")],
-        "new thresholds": study.accuracy.values[targets, source, MODES.index("rethresholded")],
-        "the model, calibrated on plain pictures": study.carried_calibration.values[targets, source],
-        "the model itself": study.opponent_accuracy.values[targets, OPPONENTS.index("base")],
-    }
-    low, high = (study[end].values[targets, source, MODES.index("frozen")] for end in ("low", "high"))
-    axes.fill_between(strengths, 100 * low, 100 * high, color=COLOURS[0], alpha=0.15, linewidth=0)
-    for (label, accuracy), colour, mark, dash in zip(
-        lines.items(), (*COLOURS[:4], "black"), "os^Dx", ("-", "-", "-", "--", ":"), strict=True
-    ):
-        axes.plot(strengths, 100 * accuracy, color=colour, marker=mark, markersize=4, linestyle=dash, label=label)
-    axes.set_xticks(strengths)
-    axes.grid(axis="y", alpha=0.25)
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _make_figure(*, width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure as NewFigure
-
-    return NewFigure(figsize=(width, height), layout="constrained")
-
-
-def _start_heatmap(*, rows: int, columns: int) -> tuple[Figure, Axes]:
-    """Return a new figure for so many cells, and its axes."""
-    figure = _make_figure(
-        width=LABEL_INCHES + columns * CELL_INCHES + 0.9, height=LABEL_INCHES * 0.7 + (rows + 1) * CELL_INCHES
-    )
-    return figure, figure.subplots()
-
-
-def _put_title(axes: Axes, study: xarray.Dataset, text: str) -> None:
-    axes.set_title(f"{study.attrs['owner']}: {text}", loc="right", fontsize=10)
-
-
-def _name_counts(study: xarray.Dataset) -> str:
-    least, most = int(study.n_test.values.min()), int(study.n_test.values.max())
-    return f"n = {least:,} test samples" if least == most else f"n = {least:,} to {most:,} test samples"
-
-
-def _shorten(names: npt.NDArray[Any]) -> list[str]:
-    """Return the runs' tasks, with the model where there are several."""
-    parsed = [parse_run_name(str(name)) for name in names]
-    several = len({name.model for name in parsed}) > 1
-    return [name.text if several else name.text.partition("/")[2] for name in parsed]
-
-
-def _draw_heatmap(
-    axes: Axes,
-    values: npt.NDArray[np.float64],
-    *,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    limits: tuple[float, float],
-    colours: str,
-    texts: npt.NDArray[np.str_] | None = None,
-    decimals: int = 0,
-    sign: str = "",
-) -> Any:
-    """Draw `values` (row, column) with their numbers in the cells; those that are NaN are hatched."""
-    from matplotlib.patches import Rectangle
-
-    shown = axes.imshow(np.ma.masked_invalid(values), vmin=limits[0], vmax=limits[1], cmap=colours, aspect="equal")
-    for row, column in np.ndindex(values.shape):
-        value = values[row, column]
-        if np.isnan(value):
-            axes.add_patch(
-                Rectangle(
-                    (column - 0.5, row - 0.5), 1, 1, facecolor="0.96", edgecolor="0.75", hatch="////", linewidth=0
-                )
-            )
-            continue
-        text = _write_number(value, decimals=decimals, sign=sign) if texts is None else texts[row, column]
-        axes.text(column, row, text, ha="center", va="center", fontsize=7, color=_find_ink(shown, value))
-    axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
-    axes.set_yticks(range(len(rows)), rows, fontsize=8)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    return shown
-
-
-def _write_number(value: float, *, decimals: int, sign: str) -> str:
-    text = f"{value:{sign}.{decimals}f}"
-    return text if float(text) else text.lstrip("+-")
-
-
-def _find_ink(shown: Any, value: float) -> str:
-    """Return black or white, whichever is read better on the colour of `value`."""
-    red, green, blue, _ = shown.cmap(shown.norm(value))
-    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
-
-
-def _draw_rows_below(axes: Axes, values: npt.NDArray[np.float64], *, names: Sequence[str]) -> None:
-    """Add rows of numbers under a heatmap, apart from it."""
-    from matplotlib.patches import Rectangle
-
-    shown = axes.images[0]
-    first = len(axes.get_yticks()) + 0.4
-    ticks = [*axes.get_yticks(), *(first + place for place in range(len(names)))]
-    labels = [*(label.get_text() for label in axes.get_yticklabels()), *names]
-    for row, column in np.ndindex(values.shape):
-        value, top = values[row, column], first + row
-        known = not np.isnan(value)
-        colour = shown.cmap(shown.norm(value)) if known else "0.96"
-        axes.add_patch(Rectangle((column - 0.5, top - 0.5), 1, 1, facecolor=colour))
-        if known:
-            axes.text(column, top, f"{value:.0f}", ha="center", va="center", fontsize=7, color=_find_ink(shown, value))
-    axes.set_ylim(first + len(names) - 0.5, -0.5)
-    axes.set_yticks(ticks, labels, fontsize=8)
-
-
-def _frame(axes: Axes, wanted: npt.NDArray[np.bool_]) -> None:
-    """Draw a frame round the cells (row, column) that are `wanted`."""
-    from matplotlib.patches import Rectangle
-
-    for row, column in np.argwhere(wanted):
-        corner = (column - 0.45, row - 0.45)
-        axes.add_patch(Rectangle(corner, 0.9, 0.9, fill=False, edgecolor=COLOURS[2], linewidth=1.8))
+def draw_studies(studies: Sequence[xarray.Dataset]) -> Iterator[tuple[str, Figure]]:
+    """Return all pictures of `studies`, each with a name."""
+    for study in studies:
+        owner, kind = study.attrs["owner"], study.attrs["kind"]
+        if kind == "task":
+            yield f"{owner}.transfer", draw_transfer(study)
+            yield f"{owner}.transfer-rethresholded", draw_transfer(study, mode="rethresholded")
+            yield f"{owner}.transfer-above-random", draw_above_random(study)
+        elif kind == "overlap":
+            yield f"{owner}.overlap", draw_overlap(study)
+            yield f"{owner}.score-correlation", draw_score_correlation(study)
+        elif kind == "prompt":
+            yield f"{owner}.prompt", draw_transfer(study)
+        elif kind == "shift":
+            yield f"{owner}.robustness", draw_robustness(study)
+    by_depth = [study for study in studies if study.attrs["kind"] == "depth"]
+    for owner, group in groupby(by_depth, key=lambda study: study.attrs["owner"]):
+        yield f"{owner}.emergence", draw_emergences(list(group))
+    if matches := [study for study in studies if study.attrs["kind"] == "match"]:
+        yield "models.match", draw_matches(matches)

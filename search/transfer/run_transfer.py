@@ -64,6 +64,12 @@ COUNTS = {
 }
 
 IsPair = Callable[[SearchedRun, SearchedRun], bool]
+"""Whether a source, the first, is to be asked about a target."""
+
+
+def all_pairs(_source: SearchedRun, _target: SearchedRun) -> bool:
+    """Return that any source is to be asked about any target."""
+    return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +91,7 @@ def transfer_runs(
     targets: Sequence[SearchedRun],
     *,
     spec: TransferSpec,
-    is_pair: IsPair = lambda _source, _target: True,
+    is_pair: IsPair = all_pairs,
     scheduler: Scheduler = "threads",
     save: bool = False,
 ) -> xarray.Dataset:
@@ -308,9 +314,12 @@ class _Target:
         areas: list[float] = []
         alike: list[bool] = []
         for ours, theirs, sign in sides:
-            polarity = {address: sign * p for address, p in _list_polarities(found[ours])}
+            polarity = {
+                address: sign * p
+                for address, p in zip(found[ours].addresses(), found[ours].polarity.tolist(), strict=True)
+            }
             table = tables[theirs]
-            before = np.array([polarity[address] for address in _addresses(table)])
+            before = np.array([polarity[address] for address in table.addresses()])
             areas += np.where(before > 0, table.auroc, 1 - table.auroc).tolist()
             alike += (before == table.polarity).tolist()
         if areas:
@@ -369,11 +378,3 @@ def _measure_prior_distance(pair: Pair, supervision: Supervision) -> float:
     if not ours.sum() or not theirs.sum():
         return np.nan
     return float(np.abs(ours / ours.sum() - theirs / theirs.sum()).sum() / 2)
-
-
-def _addresses(table: StumpTable) -> Iterator[tuple[str, int, int, int]]:
-    return zip(table.site.tolist(), table.token.tolist(), table.layer.tolist(), table.unit.tolist(), strict=True)
-
-
-def _list_polarities(table: StumpTable) -> Iterator[tuple[tuple[str, int, int, int], int]]:
-    return zip(_addresses(table), table.polarity.tolist(), strict=True)

@@ -1,0 +1,233 @@
+"""What studies of transfer have found, for people: tables, pictures, and plain values for JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from search.transfer.run_name import parse_run_name
+from search.transfer.run_transfer import OPPONENTS
+
+from .search_table import UNKNOWN, add_figures, name_per_cent, start_table
+
+if TYPE_CHECKING:
+    import xarray
+
+SHOWN_OPPONENTS = ("majority", "base", "calibrated")
+PICTURE_DPI = 130
+
+
+def print_studies(console: Console, studies: Sequence[xarray.Dataset]) -> None:
+    """Print the tables of all `studies`, those of runs of one kind in one table."""
+    for make in TABLES:
+        for table in make(studies):
+            console.print(table)
+            console.print()
+
+
+def tables_of_tasks(studies: Sequence[xarray.Dataset]) -> list[Table]:
+    """Return, for each study of tasks, accuracies as they are, and what the neurons add to random ones."""
+    tables = []
+    for study in _of_kind(studies, "task"):
+        targets = [parse_run_name(name).task for name in study.target.values.tolist()]
+        numbered = [f"{place}  {task}" for place, task in enumerate(targets, start=1)]
+        places = [str(place) for place in range(1, len(targets) + 1)]
+        table = start_table(f"{study.attrs['owner']}: Super Neurons of a task (row) on others, as they are, %", "task")
+        add_figures(table, places)
+        for row, accuracy in zip(numbered, study.accuracy.sel(mode="frozen").values.T, strict=True):
+            table.add_row(row, *map(name_per_cent, accuracy))
+        table.add_section()
+        for name in SHOWN_OPPONENTS:
+            opponent = study.opponent_accuracy.values[:, OPPONENTS.index(name)]
+            table.add_row(f"   {name}", *map(name_per_cent, opponent))
+        tables.append(table)
+        table = start_table(
+            f"{study.attrs['owner']}: these neurons with new thresholds, less random ones of their layers, points",
+            "task",
+        )
+        add_figures(table, places)
+        for row, above in zip(numbered, study.above_random.values.T, strict=True):
+            table.add_row(row, *(name_per_cent(value, sign="+") for value in above))
+        tables.append(table)
+    return tables
+
+
+def tables_of_overlap(studies: Sequence[xarray.Dataset]) -> list[Table]:
+    """Return, for each study of sets, how many neurons two runs share, marked where chance seldom makes as many."""
+    tables = []
+    for study in _of_kind(studies, "overlap"):
+        names = [parse_run_name(name).task for name in study.run.values.tolist()]
+        title = f"{study.attrs['owner']}: Super Neurons of both tasks; * p <= 0.05 given how many each layer has"
+        table = start_table(title, "task")
+        add_figures(table, [str(place) for place in range(1, len(names) + 1)])
+        for row, name in enumerate(names):
+            unlikely = study.p_value_by_layer.values[row] <= 0.05
+            counts = study.n_both.values[row]
+            cells = [
+                f"{count}{'*' if mark and row != place else ''}"
+                for place, (count, mark) in enumerate(zip(counts, unlikely, strict=True))
+            ]
+            table.add_row(f"{row + 1}  {name}", *cells)
+        tables.append(table)
+    return tables
+
+
+def tables_of_variants(studies: Sequence[xarray.Dataset]) -> list[Table]:
+    """Return, for each study of prompts or shifts, how the plain task's Super Neurons answer each variant."""
+    tables = []
+    for study in [*_of_kind(studies, "prompt"), *_of_kind(studies, "shift")]:
+        what = "in other words" if study.attrs["kind"] == "prompt" else "of worse pictures"
+        title = f"{study.attrs['owner']}: a task's Super Neurons asked {what}, %"
+        table = start_table(title, "task")
+        headings = [
+            "as they\nare",
+            "by\nquantile",
+            "new\nthresholds",
+            "own\nsearch",
+            "base",
+            "base, plain\ncalibration",
+        ]
+        add_figures(table, ["n", *headings])
+        sources = study.source.values.tolist()
+        for place, target in enumerate(study.target.values.tolist()):
+            plain = f"{target.partition('@')[0]}"
+            if plain not in sources:
+                continue
+            source = sources.index(plain)
+            own = study.accuracy.values[place, sources.index(target), 0] if target in sources else math.nan
+            table.add_row(
+                target.partition("/")[2],
+                str(int(study.n_test.values[place])),
+                *map(name_per_cent, study.accuracy.values[place, source]),
+                name_per_cent(own),
+                name_per_cent(study.opponent_accuracy.values[place, OPPONENTS.index("base")]),
+                name_per_cent(study.carried_calibration.values[place, source]),
+            )
+        tables.append(table)
+    return tables
+
+
+def tables_of_depth(studies: Sequence[xarray.Dataset]) -> list[Table]:
+    """Return a table of how early is enough, a row a run."""
+    found = _of_kind(studies, "depth")
+    if not found:
+        return []
+    table = start_table(
+        "How early is enough: the least depth within a point of the best, of the validation split", "run"
+    )
+    add_figures(table, ["depth", "of", "Super\nNeurons", "all\nlayers", "lens,\ncalibrated", "probe", "cali-\nbrated"])
+    add_figures(table, ["visual\ngain"])
+    for study in found:
+        run = study.isel(run=0)
+        enough = int(run.enough_depth)
+        there = run.sel(depth=enough)
+        table.add_row(
+            str(study.run.values[0]),
+            str(enough),
+            str(run.sizes["depth"]),
+            name_per_cent(float(run.enough_accuracy)),
+            name_per_cent(float(run.accuracy[-1])),
+            *(name_per_cent(float(there[name])) for name in ("lens_calibrated", "probe")),
+            name_per_cent(float(run.calibrated)),
+            name_per_cent(float(there.visual_gain), sign="+"),
+        )
+    return [table]
+
+
+def tables_of_basis(studies: Sequence[xarray.Dataset]) -> list[Table]:
+    """Return a table of the residual's own basis against rotated ones, a row a run."""
+    found = _of_kind(studies, "basis")
+    if not found:
+        return []
+    table = start_table("Super Neurons of the residual alone, in its own basis and rotated, %", "run")
+    add_figures(table, ["own", "rotated", "differ-\nence", "next layer's\nown", "rotated", "shuffled"])
+    for study in found:
+        run = study.isel(run=0)
+        accuracy = {name: float(run.accuracy.sel(basis=name)) for name in ("aligned", "rotated")}
+        table.add_row(
+            str(study.run.values[0]),
+            *map(name_per_cent, accuracy.values()),
+            name_per_cent(float(run.mean_difference), sign="+"),
+            *(name_per_cent(_next_layer(run.auroc.sel(basis=name))) for name in ("aligned", "rotated", "shuffled")),
+        )
+    return [table]
+
+
+def _next_layer(area: xarray.DataArray) -> float:
+    """Return the mean over layers of what is between each and the next."""
+    return float(np.nanmean(np.diagonal(area.values, offset=1))) if area.sizes["source_layer"] > 1 else math.nan
+
+
+def tables_of_models(studies: Sequence[xarray.Dataset]) -> list[Table]:
+    """Return a table of the neurons of one model that another one has, a row a task and pair of models."""
+    found = _of_kind(studies, "match")
+    if not found:
+        return []
+    table = start_table(
+        "Neurons that another model has too, by correlation over the same samples", "task", "from", "to"
+    )
+    add_figures(table, ["n", "mean\n|r|", "random\nneurons", "beyond\nlabels", "above\nchance, %", "random,\n%"])
+    for study in found:
+        pair = study.isel(pair=0)
+        source, target = (parse_run_name(name) for name in str(study.pair.values[0]).split(" -> "))
+        super_neurons = pair.is_super_neuron == 1
+        within = float(abs(pair.correlation_within.where(super_neurons)).mean())
+        table.add_row(
+            source.task,
+            source.model,
+            target.model,
+            str(int(pair.n)),
+            f"{float(pair.mean_correlation):.2f}",
+            f"{float(pair.mean_correlation_random):.2f}",
+            UNKNOWN if math.isnan(within) else f"{within:.2f}",
+            name_per_cent(float(pair.universal_fraction)),
+            name_per_cent(float(pair.universal_fraction_random)),
+        )
+    return [table]
+
+
+def _of_kind(studies: Sequence[xarray.Dataset], kind: str) -> list[xarray.Dataset]:
+    return [study for study in studies if study.attrs["kind"] == kind]
+
+
+TABLES: tuple[Callable[[Sequence[Any]], list[Table]], ...] = (
+    tables_of_tasks,
+    tables_of_overlap,
+    tables_of_variants,
+    tables_of_depth,
+    tables_of_basis,
+    tables_of_models,
+)
+
+
+def describe_study(study: xarray.Dataset) -> dict[str, Any]:
+    """Return a study as plain values, ready for JSON, which has no NaN: None."""
+    return {
+        **study.attrs,
+        "dimensions": {name: labels.values.tolist() for name, labels in study.coords.items()},
+        "figures": {
+            name: {"dimensions": list(array.dims), "values": _to_plain(array.values.tolist())}
+            for name, array in study.data_vars.items()
+        },
+    }
+
+
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_to_plain(one) for one in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def write_pictures(folder: Path, studies: Sequence[xarray.Dataset]) -> None:
+    """Write all pictures of `studies` into `folder`, a .png file each."""
+    from search.transfer.picture import draw_studies
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in draw_studies(studies):
+        figure.savefig(folder / f"{name}.png", dpi=PICTURE_DPI)
