@@ -65,6 +65,7 @@ FIGURES = {
     "mean_difference": Figure(description="difference, mean over rotations"),
 }
 
+
 def study_basis(
     searched: SearchedRun,
     *,
@@ -128,6 +129,7 @@ def study_basis(
         plan, lambda _: _measure(searched, n_units, seeds, scheduler, study=plan.path), home=run, save=save
     )
 
+
 def _validate_request(searched: SearchedRun, n_units: int, n_rotations: int) -> None:
     run = searched.run
     found = sorted({cell.folder for cell in searched.scan.cells})
@@ -139,6 +141,7 @@ def _validate_request(searched: SearchedRun, n_units: int, n_rotations: int) -> 
     for name, count in (("unit", n_units), ("rotation", n_rotations)):
         if count < 1:
             raise SearchError(f"run {run.name}: expected at least one {name}, found {count}; choose more")
+
 
 def _measure(searched: SearchedRun, n_units: int, seeds: Sequence[int], scheduler: Scheduler, *, study: str) -> Values:
     """Return all figures of the `study`."""
@@ -164,15 +167,18 @@ def _measure(searched: SearchedRun, n_units: int, seeds: Sequence[int], schedule
         }
     )
 
+
 def _select(searched: SearchedRun, scan: Scan, scheduler: Scheduler) -> SuperNeurons:
     """Return what the run's selection chooses of one basis; q-values are of its own neurons alone, as many in each."""
     return select_super_neurons(scan, searched.selection, floors=searched.floors, scheduler=scheduler)
+
 
 def _answer(searched: SearchedRun, run: Run, neurons: SuperNeurons, scheduler: Scheduler) -> npt.NDArray[np.bool_]:
     """Return whether `neurons` are right about each sample of the test split, read from `run`."""
     rows = searched.supervision.rows("test")
     answers = neurons.predict(run, rows, supervision=searched.supervision, scheduler=scheduler)
     return np.asarray(answers == searched.supervision.labels[rows])
+
 
 def _compare_accuracies(
     searched: SearchedRun, own: npt.NDArray[np.bool_], rotated: npt.NDArray[np.bool_]
@@ -196,6 +202,7 @@ def _compare_accuracies(
         "difference_p": [pair.p_value for pair in pairs],
         "mean_difference": np.mean([pair.difference for pair in pairs]),
     }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerStumps:
@@ -226,6 +233,7 @@ class LayerStumps:
         np.put_along_axis(chosen, order, values=True, axis=2)
         return chosen & np.isfinite(self.score)
 
+
 def read_layer_stumps(scan: Scan) -> LayerStumps:
     """Return the stumps of the residual's layers that `scan` holds."""
     by_layer: dict[int, list[Any]] = {}
@@ -237,6 +245,7 @@ def read_layer_stumps(scan: Scan) -> LayerStumps:
         for name in ("score", "auroc", "polarity")
     }
     return LayerStumps(**figures)
+
 
 def _compare_layers(own: Scan, turned: Sequence[Scan], n_units: int, seeds: Sequence[int]) -> dict[str, Any]:
     """Return what the best units of each layer know in each other one, in every basis; see `FIGURES`."""
@@ -258,10 +267,12 @@ def _compare_layers(own: Scan, turned: Sequence[Scan], n_units: int, seeds: Sequ
         "best_score": np.stack([_mean([_find_best(one) for one in part], 0) for part in targets], axis=1),
     }
 
+
 def _find_best(stumps: LayerStumps) -> npt.NDArray[np.float64]:
     """Return the score of each layer's best unit, mean over views, (layer,)."""
     best = np.where(np.isfinite(stumps.score), stumps.score, -np.inf).max(axis=2)
     return _mean(np.where(np.isfinite(best), best, np.nan), axis=1)
+
 
 def _look_up(source: LayerStumps, target: LayerStumps, *, n_units: int) -> npt.NDArray[np.float64]:
     """Return AUROC, score and overlap of the best units of `source` in `target`, (3, source layer, target layer)."""
@@ -275,6 +286,7 @@ def _look_up(source: LayerStumps, target: LayerStumps, *, n_units: int) -> npt.N
         found[1, layer] = _mean(np.where(chosen[layer], target.score, np.nan), axis=(1, 2))
         found[2, layer] = shared.mean(axis=1)
     return found
+
 
 def _mean(values: npt.ArrayLike, axis: int | tuple[int, ...]) -> npt.NDArray[np.float64]:
     """Return the mean of those that are numbers, NaN where none is."""

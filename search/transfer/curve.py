@@ -98,7 +98,8 @@ def draw_emergences(studies: Sequence[xarray.Dataset]) -> Figure:
         row[0].set_ylabel("accuracy, %", fontsize=8)
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
-    figure.supxlabel("layers that run", fontsize=9)
+    for axes in panels[-1]:
+        axes.set_xlabel("layers that run", fontsize=8)
     owner = studies[0].attrs["owner"]
     figure.suptitle(f"{owner}: how early the answer can be read; circle: early enough", x=0.01, ha="left", fontsize=11)
     return figure

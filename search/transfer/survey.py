@@ -14,6 +14,7 @@ from ..searched_run import SearchedRun, choose_neurons
 from ..task_graph import Scheduler
 from ..visual_gain import find_controls
 from .basis import study_basis
+from .correlation import have_common_samples
 from .depth import study_depth
 from .model_match import match_models
 from .run_name import RunName, parse_run_name
@@ -158,7 +159,11 @@ class Survey:
             if len(runs) > 1:
                 studies.append(self._transfer(runs, runs, kind=f"model-{task}", owner=ALL_MODELS))
                 with self._watch(f"{task} by model", "matched"):
-                    pairs = [(a, b) for a, b in permutations(runs, 2) if len(a.super_neurons)]
+                    pairs = [
+                        (a, b)
+                        for a, b in permutations(runs, 2)
+                        if len(a.super_neurons) and have_common_samples(a.run, b.run)
+                    ]
                     studies += [match_models(a, b, **self._how) for a, b in pairs]
         return studies
 
