@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from .command.ablate import ablate
 from .command.exchange import export_columns, import_arrays
 from .command.extract import extract
 from .command.plan import plan
@@ -56,6 +57,7 @@ def demo(
 
 app.command(epilog="Example: superneurons search demo.zarr --run tiny-llava/easy-vqa.shape --json")(search)
 app.command(epilog="Example: superneurons transfer demo.zarr --by task,layer --pictures pictures")(transfer)
+app.command(epilog="Example: superneurons ablate demo.zarr --run tiny-llava/easy-vqa.shape")(ablate)
 app.command(epilog="Example: superneurons tasks --show scenes.existence@blur-2")(tasks)
 app.command(epilog="Example: superneurons plan docs/experiment.yaml --memory 80")(plan)
 app.command(

@@ -189,7 +189,7 @@ class Crew:
         if job.purpose == "probe":
             self._ask_on(job)
         else:
-            if job.purpose != "pilot":
+            if job.purpose in ("commit", "retry"):
                 self._metrics.count(job, report)
             self._on_report(report)
 

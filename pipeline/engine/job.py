@@ -6,17 +6,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from storage.block import Block
 from storage.dtype import StoredDtype
 
 from ..inference.extractor import Question
+from ..inference.recorder import Replacement
 from ..model import ModelSource
 from ..sample import Sample
 from ..settings import ExtractionSettings
 
-Purpose = Literal["commit", "pilot", "probe", "retry"]
+Purpose = Literal["commit", "pilot", "probe", "retry", "answer"]
 """What a block is computed for: to be committed; to see what dtype fits, before there is a run; to see whether its
-samples can be computed at all; or to commit samples that could not be read before."""
+samples can be computed at all; to commit samples that could not be read before; or to see what is answered under
+ablations, of which nothing is written."""
+
+Evidence = npt.NDArray[np.float32]
+"""Log-probabilities of the options, nat: float32 (sample, ablation, option); NaN where a sample cannot be computed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +33,8 @@ class BlockJob:
 
     ``samples`` are those of ``block`` (of a pilot or probe, some of them), and ``run`` is planned in the dataset
     ``store`` already, unless it is a pilot's. The samples whose ids are in ``excluded``, which says why, are not
-    looked at.
+    looked at. Of answers, ``ablations`` say what is replaced, each time for all samples, and ``block`` is none of the
+    store's: its number tells the jobs of one call apart.
     """
 
     store: str
@@ -37,10 +46,11 @@ class BlockJob:
     settings: ExtractionSettings
     purpose: Purpose = "commit"
     excluded: Mapping[str, str] = field(default_factory=dict)
+    ablations: tuple[tuple[Replacement, ...], ...] = ()
 
     @property
     def key(self) -> tuple[str, int]:
-        """What names the block in the dataset: its run and its number."""
+        """What names the block in the dataset, or a job of answers in its call: its run and its number."""
         return self.run, self.block.index
 
 
@@ -49,7 +59,8 @@ class BlockReport:
     """What a worker tells of a block it is done with; the activations themselves never pass through it.
 
     ``n_bytes`` counts what was written. ``quarantined`` says of each sample that could not be read why, by its id.
-    ``dtype`` is set by a pilot: what its activations are to be stored in.
+    ``dtype`` is set by a pilot: what its activations are to be stored in. ``evidence`` is that of answers, a few
+    numbers a sample.
     """
 
     run: str
@@ -60,6 +71,7 @@ class BlockReport:
     n_bytes: int = 0
     quarantined: Mapping[str, str] = field(default_factory=dict)
     dtype: StoredDtype | None = None
+    evidence: Evidence | None = field(default=None, compare=False)
 
 
 OnReport = Callable[[BlockReport], None]

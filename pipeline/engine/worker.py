@@ -64,7 +64,7 @@ class BlockWorker:
         self._extractor: tuple[tuple[ModelSource, WeightsDtype, Reading], Extractor] | None = None
 
     def run(self, job: BlockJob) -> BlockReport:
-        """Return the report of the block after it is committed; a pilot's or probe's, after it is computed."""
+        """Return the report of the block after it is committed, or where nothing is written, after it is computed."""
         with self._forward_pass:
             computed = self.compute(job)
         return self.commit(computed)
@@ -76,9 +76,13 @@ class BlockWorker:
         started = time.perf_counter()
         torch.set_num_threads(self._threads)
         extractor = self._load_extractor(job)
-        extracted = extractor.extract(
-            job.samples, job.question, batch_size=job.settings.batch_size, excluded=job.excluded
-        )
+        batch_size, excluded = job.settings.batch_size, job.excluded
+        if job.ablations:
+            extracted = extractor.answer(
+                job.samples, job.question, ablations=job.ablations, batch_size=batch_size, excluded=excluded
+            )
+        else:
+            extracted = extractor.extract(job.samples, job.question, batch_size=batch_size, excluded=excluded)
         circumstances = {
             "batch_size": extracted.batch_size,
             "device": str(extractor.model.device),
@@ -106,6 +110,7 @@ class BlockWorker:
             n_bytes=n_bytes,
             quarantined=computed.extracted.quarantined,
             dtype=_fit_dtype(values) if job.purpose == "pilot" else None,
+            evidence=values["evidence"] if job.purpose == "answer" else None,
         )
 
     def _write(self, computed: ComputedBlock) -> CommitRecord:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,7 @@ class Reading:
     ``n_tokens`` counts the passes of an answer that are recorded, from the last position of the prompt on. ``lens``
     adds the logit lens. With ``share_images`` the questions about a picture share its part of the pass. With
     ``compiled`` the decoder's blocks go through ``torch.compile``, which takes a while and pays on long runs. The
-    activations of ``replacements`` take the place of the model's own.
+    activations of ``replacements`` take the place of the model's own, whatever else a call may replace.
     """
 
     sites: tuple[Site, ...]
@@ -93,6 +94,19 @@ class Extracted:
     batch_size: int
     quarantined: dict[str, str] = field(default_factory=dict)
     unshared: set[str] = field(default_factory=set)
+
+
+ComputeBatch = Callable[[Sequence[Row], Mapping[int, Features]], None]
+"""Computes rows of prompts, given the features of their pictures, and keeps what it finds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One way of computing all batches: what is replaced meanwhile, and whether activations are recorded."""
+
+    compute: ComputeBatch
+    replacements: tuple[Replacement, ...]
+    record: bool
 
 
 class Extractor:
@@ -142,16 +156,63 @@ class Extractor:
         encoder = Encoder(self.model, self.family, self.processor, template=question.template)
         option_tokens = self._find_option_tokens(encoder, samples, question)
         result = Extracted(values=self._allocate(samples, question), batch_size=batch_size)
-        result.values["valid"][:] = [sample.sample_id not in excluded for sample in samples]
+        compute = partial(self._extract_batch, question=question, option_tokens=option_tokens, values=result.values)
+        turn = Turn(compute=compute, replacements=self.reading.replacements, record=True)
+        self._compute(encoder, samples, [turn], result, excluded=excluded)
+        return result
+
+    def answer(
+        self,
+        samples: Sequence[Sample],
+        question: Question,
+        *,
+        ablations: Sequence[Sequence[Replacement]],
+        batch_size: int,
+        excluded: Mapping[str, str] = MappingProxyType({}),
+    ) -> Extracted:
+        """Return the evidence for the options under each of `ablations`; no activation is recorded.
+
+        The values are ``valid`` (sample,) and ``evidence`` (sample, ablation, option), float32, NaN for what is not
+        valid: log-probabilities as in ``option_logit``. An ablation without replacements is the model as it is.
+        Pictures are encoded once for all. Batches are those of `extract`, of these samples.
+        """
+        encoder = Encoder(self.model, self.family, self.processor, template=question.template)
+        option_tokens = self._find_option_tokens(encoder, samples, question)
+        evidence = np.full((len(samples), len(ablations), len(question.options)), np.nan, dtype=np.float32)
+        values: BlockValues = {"valid": np.ones(len(samples), dtype=bool), "evidence": evidence}
+        result = Extracted(values=values, batch_size=batch_size)
+        turns = [
+            Turn(
+                compute=partial(self._answer_batch, option_tokens=option_tokens, evidence=evidence[:, number]),
+                replacements=(*self.reading.replacements, *ablation),
+                record=False,
+            )
+            for number, ablation in enumerate(ablations)
+        ]
+        self._compute(encoder, samples, turns, result, excluded=excluded)
+        evidence[~values["valid"]] = np.nan  # memory may have sufficed for some of the ablations
+        return result
+
+    def _compute(
+        self,
+        encoder: Encoder,
+        samples: Sequence[Sample],
+        turns: Sequence[Turn],
+        result: Extracted,
+        *,
+        excluded: Mapping[str, str],
+    ) -> None:
+        """Compute all samples but the `excluded` in every turn, and note in `result` what happened on the way."""
+        valid = result.values["valid"]
+        valid[:] = [sample.sample_id not in excluded for sample in samples]
         result.quarantined |= excluded
-        waves = _plan_waves(samples, result.values["valid"].nonzero()[0], n_pictures=batch_size * WAVE_BATCHES)
+        waves = _plan_waves(samples, valid.nonzero()[0], n_pictures=result.batch_size * WAVE_BATCHES)
         for encoded in self._encode_ahead(encoder, samples, waves):
-            self._extract_wave(encoded, question, option_tokens, result)
+            self._compute_wave(encoded, turns, result)
             for place, reason in sorted(encoded.quarantined.items()):
                 result.quarantined[samples[place].sample_id] = reason
-                result.values["valid"][place] = False
+                valid[place] = False
         self._log(result.unshared)
-        return result
 
     def _find_option_tokens(
         self, encoder: Encoder, samples: Sequence[Sample], question: Question
@@ -176,16 +237,27 @@ class Extractor:
         while waiting:
             yield waiting.popleft().result()
 
-    def _extract_wave(
-        self, encoded: Encoded, question: Question, option_tokens: Sequence[Sequence[int]], result: Extracted
-    ) -> None:
-        """Compute the samples of a wave; those for which there is no memory at all are quarantined."""
+    def _compute_wave(self, encoded: Encoded, turns: Sequence[Turn], result: Extracted) -> None:
+        """Compute the samples of a wave in every turn, their pictures once."""
         features = self._compute_features(encoded, batch_size=result.batch_size)
         rows, unshared = self._plan_rows(encoded)
         result.unshared |= unshared
+        for turn in turns:
+            with self._recorder.attach(turn.replacements, record=turn.record):
+                self._compute_rows(rows, features, turn.compute, encoded, result)
+
+    def _compute_rows(
+        self,
+        rows: Sequence[Row],
+        features: Mapping[int, Features],
+        compute: ComputeBatch,
+        encoded: Encoded,
+        result: Extracted,
+    ) -> None:
+        """Compute rows batch by batch; prompts for which there is no memory at all are quarantined."""
 
         def run(part: Sequence[Row]) -> None:
-            self._extract_batch(part, features, question, option_tokens, result.values)
+            compute(part, features)
 
         def give_up(row: Row) -> Sequence[Row]:
             if len(row.prompts) > 1:
@@ -193,9 +265,8 @@ class Extractor:
             encoded.quarantined[row.prompts[0].sample] = "out of memory with this sample alone"
             return ()
 
-        with self._recorder.attach(self.reading.replacements):
-            for batch in plan_batches(rows, size=1 if self.decoder.rope_knows_length else result.batch_size):
-                result.batch_size = halve_on_shortage(batch, run, give_up) or result.batch_size
+        for batch in plan_batches(rows, size=1 if self.decoder.rope_knows_length else result.batch_size):
+            result.batch_size = halve_on_shortage(batch, run, give_up) or result.batch_size
 
     def _plan_rows(self, encoded: Encoded) -> tuple[list[Row], set[str]]:
         if not self.reading.share_images:
@@ -231,7 +302,8 @@ class Extractor:
     def _extract_batch(
         self,
         rows: Sequence[Row],
-        features: dict[int, Features],
+        features: Mapping[int, Features],
+        *,
         question: Question,
         option_tokens: Sequence[Sequence[int]],
         values: BlockValues,
@@ -265,10 +337,28 @@ class Extractor:
             answers = self.processor.tokenizer.batch_decode(words[:, :MAX_NEW_TOKENS], skip_special_tokens=True)
             values["base_answer"][places] = [parse_answer(answer, question.options) for answer in answers]
 
+    def _answer_batch(
+        self,
+        rows: Sequence[Row],
+        features: Mapping[int, Features],
+        *,
+        option_tokens: Sequence[Sequence[int]],
+        evidence: npt.NDArray[np.float32],
+    ) -> None:
+        """Put the evidence of one batch into its samples' rows of `evidence` (sample, option)."""
+        import torch
+
+        batch = collate(rows, device=self.model.get_input_embeddings().weight.device)
+        with torch.inference_mode():
+            self._recorder.read(0, batch.rows, batch.columns)  # where replacements are put
+            state = Forward(self.model, self.decoder, batch, features).read_prompts(keep_cache=False)
+            found = find_evidence(self._head.logits(state), option_tokens)
+        evidence[[prompt.sample for prompt in batch.prompts]] = found.cpu().numpy()
+
     def _keep(
         self,
         batch: Batch,
-        features: dict[int, Features],
+        features: Mapping[int, Features],
         evidence: torch.Tensor,
         option_tokens: Sequence[Sequence[int]],
         values: BlockValues,

@@ -99,15 +99,15 @@ class Recorder:
         return {site: copied[..., self._spans[site].start - start : self._spans[site].stop - start] for site in sites}
 
     @contextmanager
-    def attach(self, replacements: Sequence[Replacement] = ()) -> Iterator[None]:
-        """Record, and replace, in every forward pass made inside the ``with`` block."""
+    def attach(self, replacements: Sequence[Replacement] = (), *, record: bool = True) -> Iterator[None]:
+        """Replace, and `record`, in every forward pass made inside the ``with`` block."""
         validate_replacements(self._decoder, replacements)
         handles = [  # first, so that what they put in place is recorded
             self._hook(r.site, r.layer, self._leave_alone(_replacer(r, self))) for r in replacements
         ]
         handles += [
             self._hook(site, layer, self._leave_alone(self._keeper(site, layer)))
-            for site in self._spans
+            for site in (self._spans if record else ())
             for layer in range(len(self._decoder.blocks))
         ]
         try:

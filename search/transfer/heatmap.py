@@ -127,6 +127,38 @@ def make_figure(*, width: float, height: float) -> Figure:
     return NewFigure(figsize=(width, height), layout="constrained")
 
 
+def draw_places(study: xarray.Dataset) -> Figure:
+    """Draw where the Super Neurons of every run are: how many at each site and layer, in per cent of the run's own.
+
+    Parameters
+    ----------
+    study
+        As `search.transfer.set_overlap.compare_sets` makes it.
+    """
+    names = [
+        f"{name} ({count:,})" for name, count in zip(_shorten(study.run.values), study.n_neurons.values, strict=True)
+    ]
+    sites = [str(site) for site in study.site.values if study.n_at.sel(site=site).any()]
+    layers = [str(layer) for layer in study.layer.values]
+    figure = make_figure(
+        width=LABEL_INCHES + 0.4 + len(sites) * (len(layers) * CELL_INCHES * 0.62 + 0.2) + 0.6,
+        height=0.9 + (len(names) + 1) * CELL_INCHES * 0.62,
+    )
+    panels = figure.subplots(1, len(sites), squeeze=False, sharey=True)[0]
+    share = 100 * study.n_at / np.maximum(study.n_neurons, 1)
+    top = max(1.0, float(share.max()))
+    for axes, site in zip(panels, sites, strict=True):
+        values = share.sel(site=site).transpose("run", "layer").values
+        texts = np.array([[f"{value:.0f}" if value >= 0.5 else "" for value in row] for row in values])
+        shown = _draw_heatmap(axes, values, rows=names, columns=layers, limits=(0, top), colours="cividis", texts=texts)
+        axes.set_xticks(range(len(layers)), layers, rotation=0, ha="center", fontsize=7)
+        axes.set_title(site, fontsize=9)
+    figure.colorbar(shown, ax=panels, shrink=0.8, aspect=20, pad=0.01, label="% of the run's")
+    figure.supxlabel("layer", fontsize=8)
+    figure.suptitle(f"{study.attrs['owner']}: where Super Neurons are", x=0.99, ha="right", fontsize=10)
+    return figure
+
+
 def _start_heatmap(*, rows: int, columns: int) -> tuple[Figure, Axes]:
     """Return a new figure for so many cells, and its axes."""
     figure = make_figure(

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from .curve import draw_emergences, draw_matches, draw_robustness
-from .heatmap import draw_above_random, draw_overlap, draw_score_correlation, draw_transfer
+from .heatmap import draw_above_random, draw_overlap, draw_places, draw_score_correlation, draw_transfer
 
 if TYPE_CHECKING:
     import xarray
@@ -25,6 +25,7 @@ def draw_studies(studies: Sequence[xarray.Dataset]) -> Iterator[tuple[str, Figur
         elif kind == "overlap":
             yield f"{owner}.overlap", draw_overlap(study)
             yield f"{owner}.score-correlation", draw_score_correlation(study)
+            yield f"{owner}.places", draw_places(study)
         elif kind == "prompt":
             yield f"{owner}.prompt", draw_transfer(study)
         elif kind == "shift":

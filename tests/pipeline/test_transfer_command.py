@@ -67,6 +67,7 @@ def test_everything_that_the_runs_allow_is_studied_kept_and_drawn(
     assert drawn == [
         "m.emergence",
         "m.overlap",
+        "m.places",
         "m.prompt",
         "m.robustness",
         "m.score-correlation",

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from search.selection import Selection
 from search.transfer.curve import draw_emergences, draw_matches, draw_robustness
-from search.transfer.heatmap import draw_above_random, draw_overlap, draw_score_correlation, draw_transfer
+from search.transfer.heatmap import draw_above_random, draw_overlap, draw_places, draw_score_correlation, draw_transfer
 from search.transfer.picture import draw_studies
 from search.transfer.run_transfer import OPPONENTS
 from search.transfer.survey import BYS, Survey
@@ -98,6 +98,18 @@ def test_overlap_tells_how_many_neurons_are_shared(studies: list[xarray.Dataset]
     save(correlated, tmp_path)
 
 
+def test_places_are_shares_of_each_run_by_site_and_layer(studies: list[xarray.Dataset], tmp_path: Path) -> None:
+    study = find(studies, "overlap")
+    figure = draw_places(study)
+    panels = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
+    assert list(panels) == ["residual", "mlp", "heads"]
+    assert [label.get_text() for label in panels["residual"].get_yticklabels()] == ["t (2)", "u (2)", "v (2)"]
+    shown = np.ma.filled(panels["mlp"].images[0].get_array(), np.nan)
+    np.testing.assert_array_equal(shown[:2], [[0, 50, 0]] * 2)
+    assert texts_of(panels["mlp"])[:3] == ["", "50", ""]
+    save(figure, tmp_path)
+
+
 def test_robustness_is_a_curve_from_the_plain_picture_on(studies: list[xarray.Dataset], tmp_path: Path) -> None:
     study = find(studies, "shift")
     figure = draw_robustness(study)
@@ -133,4 +145,4 @@ def test_matches_of_all_tasks_are_put_together(studies: list[xarray.Dataset], tm
 
 def test_every_study_is_drawn_under_a_name_of_its_own(studies: list[xarray.Dataset]) -> None:
     names = [name for name, _ in draw_studies(studies)]
-    assert len(names) == len(set(names)) == 9
+    assert len(names) == len(set(names)) == 10
