@@ -41,11 +41,11 @@ def average(figures: PerRun) -> str:
     means = 100 * np.array([np.mean(of_task) for of_task in by_task.values()])
     n_runs = sum(map(len, by_task.values()))
     if len(means) < 2:
-        return f"{means.mean():.1f} (one task, {n_runs} runs)" if len(means) else "-"
+        return f"{means.mean():.1f} (one task, {n_runs} figures)" if len(means) else "-"
     low, high = (
         stats.t.interval(0.95, len(means) - 1, means.mean(), stats.sem(means)) if np.ptp(means) else (means[0],) * 2
     )
-    return f"{means.mean():+.1f} ({low:+.1f} to {high:+.1f}; {n_runs} runs, {len(means)} tasks)"
+    return f"{means.mean():+.1f} ({low:+.1f} to {high:+.1f}; {n_runs} figures, {len(means)} tasks)"
 
 
 def tell(text: str, figures: PerRun) -> None:
@@ -89,7 +89,8 @@ def tell_overlap(studies: Sequence[xarray.Dataset]) -> None:
         ]
         known = np.array(values)[np.isfinite(values)]
         print(
-            f"- pairs of tasks whose sets overlap with p <= 0.05, chance {text}: {(known <= 0.05).sum()} of {len(known)}"
+            f"- pairs of tasks whose sets overlap with p <= 0.05, chance {text}: {(known <= 0.05).sum()} of "
+            f"{len(known)}"
         )
 
 

@@ -11,6 +11,7 @@ from storage import Dataset, Run, ensure_dataset
 from storage.block import Block
 from storage.dtype import StoredDtype
 from storage.errors import RunExistsError
+from storage.run import mark_complete
 
 from .engine.failure import MODEL_FAULTS
 from .engine.job import BlockJob, BlockReport, Engine, Purpose
@@ -181,9 +182,7 @@ def extract(
         if jobs:
             engine(jobs, on_report)
     finally:
-        for run in runs:
-            if not run.pending_blocks():
-                run.mark_complete()
+        mark_complete([run for run in runs if not run.pending_blocks()])
     if failure is not None:
         raise failure
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -217,20 +218,20 @@ class Run:
         RunIncompleteError
             If a block is not committed.
         """
+        mark_complete([self])
+
+    def mark_own(self) -> None:
+        """Record the same in the run's own document alone."""
         self._committed = frozenset()  # a repair may have taken blocks away
         self.validate_complete()
-        if self._is_marked_complete():
-            return
-        raise_shapes(self.store, self.name, n_rows=len(self.blocks) * self.block)
-        consolidate(self.store, self.name, status="complete", n_samples=self.n_samples)
-        consolidate(self.store, "")
+        if not self.is_told_complete(read_document(self.store, self.name)):
+            raise_shapes(self.store, self.name, n_rows=len(self.blocks) * self.block)
+            consolidate(self.store, self.name, status="complete", n_samples=self.n_samples)
 
-    def _is_marked_complete(self) -> bool:
-        """Return whether both the run's document and the root's copy of it say so, for the samples there are now."""
-        root = read_document(self.store, "") or {}
-        copy = root.get("consolidated_metadata", {}).get("metadata", {}).get(self.name)
-        told = [(node or {}).get("attributes", {}) for node in (read_document(self.store, self.name), copy)]
-        return all((node.get("status"), node.get("n_samples")) == ("complete", self.n_samples) for node in told)
+    def is_told_complete(self, document: Mapping[str, Any] | None) -> bool:
+        """Return whether `document`, of the run or a copy of it, says that it is complete, with the samples of now."""
+        told = (document or {}).get("attributes", {})
+        return (told.get("status"), told.get("n_samples")) == ("complete", self.n_samples)
 
     def mark_planned(self) -> None:
         """Record in the metadata that blocks are to be computed: samples were added, or a block was found damaged.
@@ -276,6 +277,26 @@ class Run:
         if name not in self.arrays:
             raise DatasetError(f"run {self.name}: expected an array {name!r}, found {sorted(self.arrays)}")
         return self.arrays[name]
+
+
+def mark_complete(runs: Sequence[Run]) -> None:
+    """Record that every block of `runs`, all of one dataset, is committed, and refresh the consolidated copies.
+
+    The root's copy, which grows with the number of runs, is made once for all.
+
+    Raises
+    ------
+    RunIncompleteError
+        If a block is not committed.
+    """
+    for run in runs:
+        run.mark_own()
+    if not runs:
+        return
+    store = runs[0].store
+    copies = (read_document(store, "") or {}).get("consolidated_metadata", {}).get("metadata", {})
+    if not all(run.is_told_complete(copies.get(run.name)) for run in runs):
+        consolidate(store, "")
 
 
 def _parse_attributes(name: str, document: dict[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,9 @@ By = Literal["task", "prompt", "shift", "layer", "model"]
 BYS: tuple[By, ...] = ("task", "prompt", "shift", "layer", "model")
 """What Super Neurons may carry over to."""
 
+MATCHED_NEURONS = 128
+"""Super Neurons of a run, the best, for which another model is searched."""
+
 Watch = Callable[[str, str], AbstractContextManager[None]]
 
 ALL_MODELS = "_models"
@@ -164,7 +167,7 @@ class Survey:
                         for a, b in permutations(runs, 2)
                         if len(a.super_neurons) and have_common_samples(a.run, b.run)
                     ]
-                    studies += [match_models(a, b, **self._how) for a, b in pairs]
+                    studies += [match_models(a, b, max_neurons=MATCHED_NEURONS, **self._how) for a, b in pairs]
         return studies
 
     def _transfer(

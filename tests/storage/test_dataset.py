@@ -23,6 +23,7 @@ from storage.errors import (
     RunMismatchError,
     RunNotFoundError,
 )
+from storage.run import mark_complete
 from tests.race import race
 
 from .fake_run import (
@@ -204,6 +205,27 @@ def test_a_crash_while_a_run_is_marked_complete_is_mended_by_the_next_call(
     run.mark_complete()
     copies = json.loads(object_bytes(dataset, "zarr.json"))["consolidated_metadata"]["metadata"]
     assert {copies[f"fake/{name}"]["attributes"]["status"] for name in ("task", "other", "third")} == {"complete"}
+
+
+def test_runs_that_are_marked_together_refresh_the_root_once(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = open_dataset(store)
+    runs = [dataset.create_run(f"fake/{name}", make_plan()) for name in ("other", "third")]
+    for run in runs:
+        for block in run.blocks:
+            write_block(dataset, run.name, block, make_values(block, make_shape()), circumstances={})
+    refreshed = []
+
+    def count(store: Any, path: str, **attributes: Any) -> None:
+        refreshed.append(path)
+        consolidate(store, path, **attributes)
+
+    monkeypatch.setattr("storage.run.consolidate", count)
+    mark_complete(runs)
+    assert refreshed == ["fake/other", "fake/third", ""]
+    mark_complete([*runs, dataset.run("fake/task")])
+    mark_complete([])
+    assert len(refreshed) == 3  # they are complete already
+    assert all(dataset.run(run.name).is_marked_complete for run in runs)
 
 
 @pytest.mark.parametrize(
