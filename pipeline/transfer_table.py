@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -164,6 +165,29 @@ def _next_layer(area: xarray.DataArray) -> float:
     return float(np.nanmean(np.diagonal(area.values, offset=1))) if area.sizes["source_layer"] > 1 else math.nan
 
 
+def tables_of_addresses(studies: Sequence[xarray.Dataset]) -> list[Table]:
+    """Return a table of models that have neurons at the same addresses: Super Neurons of one asked in another."""
+    table = start_table("Super Neurons of one model at their addresses in another, %", "task", "from", "to")
+    add_figures(table, ["n", "as they\nare", "by\nquantile", "new\nthresholds", "random\nneurons", "its\nown"])
+    for study in studies:
+        if not study.attrs["kind"].startswith("model-"):
+            continue
+        for source, target in product(study.source.values.tolist(), study.target.values.tolist()):
+            pair = study.sel(source=source, target=target)
+            if source == target or not pair.accuracy.notnull().any():
+                continue
+            names = parse_run_name(source), parse_run_name(target)
+            table.add_row(
+                names[0].task,
+                *(name.model for name in names),
+                str(int(pair.n_test)),
+                *map(name_per_cent, pair.accuracy.values),
+                name_per_cent(float(pair.random_accuracy.mean())),
+                name_per_cent(float(study.accuracy.sel(source=target, target=target, mode="frozen"))),
+            )
+    return [table] if table.row_count else []
+
+
 def tables_of_models(studies: Sequence[xarray.Dataset]) -> list[Table]:
     """Return a table of the neurons of one model that another one has, a row a task and pair of models."""
     found = _of_kind(studies, "match")
@@ -202,6 +226,7 @@ TABLES: tuple[Callable[[Sequence[Any]], list[Table]], ...] = (
     tables_of_variants,
     tables_of_depth,
     tables_of_basis,
+    tables_of_addresses,
     tables_of_models,
 )
 

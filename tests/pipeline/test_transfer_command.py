@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+from dask.distributed import LocalCluster
 
 from pipeline.cli import main
 from search.transfer.study import open_study
@@ -96,11 +97,22 @@ def test_tables_name_what_was_found(
         "m: a task's Super Neurons asked of worse pictures, %",
         "How early is enough",
         "Super Neurons of the residual alone",
+        "Super Neurons of one model at their addresses in another, %",
         "Neurons that another model has too",
     ):
         assert title in " ".join(told.out.split())  # however a narrow table folds its title
     assert "m by task: studied" in told.err
     assert "m/t: searched" in told.err
+
+
+def test_every_engine_finds_the_same(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], ray_session: None
+) -> None:
+    words = [str(store), "--no-save", "--by", "task,model"]
+    expected = studies(monkeypatch, capfd, *words)
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        for engine in ("processes", "ray", cluster.scheduler_address):
+            assert studies(monkeypatch, capfd, *words, "--engine", engine) == expected
 
 
 def test_models_tasks_and_kinds_are_chosen(
