@@ -82,7 +82,14 @@ def run_demo(out: str | Path, *, quick: bool = False) -> DemoResult:
         )
     dataset = open_dataset(store)
     reports = search_runs(dataset, [request.name for request in requests])
-    survey = Survey(dataset, models=MODELS, known=[report.searched for report in reports], watch=show_search_progress)
+    survey = Survey(
+        dataset,
+        models=MODELS,
+        tasks=TASKS,
+        known=[report.searched for report in reports],
+        save=True,
+        watch=show_search_progress,
+    )
     result = DemoResult(reports=reports, studies=survey.study_tasks())
     write_summary(Path(out) / "summary.json", result)
     write_pictures(Path(out), result.studies)

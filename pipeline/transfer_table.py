@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.table import Table
 from search.transfer.run_name import parse_run_name
 from search.transfer.run_transfer import OPPONENTS
 
+from .errors import PipelineError
 from .search_table import UNKNOWN, add_figures, name_per_cent, start_table
 
 if TYPE_CHECKING:
@@ -33,7 +35,11 @@ def print_studies(console: Console, studies: Sequence[xarray.Dataset]) -> None:
 
 
 def tables_of_tasks(studies: Sequence[xarray.Dataset]) -> list[Table]:
-    """Return, for each study of tasks, accuracies as they are, and what the neurons add to random ones."""
+    """Return, for each study of tasks, accuracies as they are, and what the neurons add to random ones.
+
+    A star is behind what is of some of the test samples alone: those of the options in common, and of pictures that the
+    source has not learned from.
+    """
     tables = []
     for study in _of_kind(studies, "task"):
         targets = [parse_run_name(name).task for name in study.target.values.tolist()]
@@ -41,8 +47,13 @@ def tables_of_tasks(studies: Sequence[xarray.Dataset]) -> list[Table]:
         places = [str(place) for place in range(1, len(targets) + 1)]
         table = start_table(f"{study.attrs['owner']}: Super Neurons of a task (row) on others, as they are, %", "task")
         add_figures(table, places)
-        for row, accuracy in zip(numbered, study.accuracy.sel(mode="frozen").values.T, strict=True):
-            table.add_row(row, *map(name_per_cent, accuracy))
+        frozen = study.sel(mode="frozen")
+        partial = (frozen.n < study.n_test).transpose("source", "target").values
+        for row, accuracy, of_some in zip(numbered, frozen.accuracy.values.T, partial, strict=True):
+            cells = [name_per_cent(value) for value in accuracy]
+            table.add_row(
+                row, *(cell + "*" * bool(some and cell != UNKNOWN) for cell, some in zip(cells, of_some, strict=True))
+            )
         table.add_section()
         for name in SHOWN_OPPONENTS:
             opponent = study.opponent_accuracy.values[:, OPPONENTS.index(name)]
@@ -71,7 +82,7 @@ def tables_of_overlap(studies: Sequence[xarray.Dataset]) -> list[Table]:
             unlikely = study.p_value_by_layer.values[row] <= 0.05
             counts = study.n_both.values[row]
             cells = [
-                f"{count}{'*' if mark and row != place else ''}"
+                UNKNOWN if count < 0 else f"{count}{'*' if mark and row != place else ''}"
                 for place, (count, mark) in enumerate(zip(counts, unlikely, strict=True))
             ]
             table.add_row(f"{row + 1}  {name}", *cells)
@@ -104,7 +115,7 @@ def tables_of_variants(studies: Sequence[xarray.Dataset]) -> list[Table]:
             own = study.accuracy.values[place, sources.index(target), 0] if target in sources else math.nan
             table.add_row(
                 target.partition("/")[2],
-                str(int(study.n_test.values[place])),
+                str(int(study.n.values[place, source, 0])),
                 *map(name_per_cent, study.accuracy.values[place, source]),
                 name_per_cent(own),
                 name_per_cent(study.opponent_accuracy.values[place, OPPONENTS.index("base")]),
@@ -249,10 +260,31 @@ def _to_plain(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
+def make_folder(folder: Path) -> None:
+    """Make `folder` unless it is there.
+
+    Raises
+    ------
+    PipelineError
+        If it cannot be made, or written to.
+    """
+    if folder.is_file():
+        raise PipelineError(f"{folder}: expected a folder, found a file; choose another")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError as error:
+        raise PipelineError(
+            f"{folder}: expected a folder for pictures, found: {error.strerror}; choose another"
+        ) from error
+    if not writable:
+        raise PipelineError(f"{folder}: expected a folder that can be written, found one that cannot; choose another")
+
+
 def write_pictures(folder: Path, studies: Sequence[xarray.Dataset]) -> None:
     """Write all pictures of `studies` into `folder`, a .png file each."""
     from search.transfer.picture import draw_studies
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for name, figure in draw_studies(studies):
         figure.savefig(folder / f"{name}.png", dpi=PICTURE_DPI)

@@ -127,5 +127,15 @@ def decide_many(tallies: Sequence[Tally], *, own_options: npt.NDArray[np.bool_] 
 
 
 def decide(tallies: Sequence[Tally], *, own_options: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.int16]:
-    """Return the class that the votes name: of one tally, class 0 or 1, of several, one of as many classes."""
-    return decide_two(tallies[0]) if len(tallies) == 1 else decide_many(tallies, own_options=own_options)
+    """Return the class that the votes name: of one tally, class 0 or 1, of several, one of as many classes.
+
+    `own_options` (sample, class) says which classes a sample may be of; without it, any. A sample of one of two classes
+    is of that one.
+    """
+    if len(tallies) > 1:
+        return decide_many(tallies, own_options=own_options)
+    named = decide_two(tallies[0])
+    if own_options is None:
+        return named
+    is_own = own_options[np.arange(len(named)), named] | ~own_options.any(axis=1)
+    return np.where(is_own, named, 1 - named).astype(np.int16)

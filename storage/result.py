@@ -7,7 +7,7 @@ written last says that a cell is there, as for the blocks of a run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -18,10 +18,11 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
+from .backend import BytesLike
 from .commit import commit_path, list_records
 from .create_only import CreateOnlyStore, ShardRecorder, create_or_fetch
-from .document import as_json, collect_objects, ensure_document, read_document
-from .errors import BlockDamagedError, DatasetError, ReadOnlyError, RunMismatchError
+from .document import as_json, collect_objects, consolidate, ensure_document, read_document
+from .errors import BlockDamagedError, BlockValuesError, DatasetError, ReadOnlyError, RunMismatchError
 from .run import Run
 from .schema import COMMITS, OWN_GROUPS
 from .shard import ShardDamageError, ShardLayout, encode_shard, parse_layout, read_whole_at
@@ -42,12 +43,16 @@ class ResultArray:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultFolder:
-    """Arrays by name that share the dimensions ``dims`` of sizes ``cells``; ``coordinates`` label some dimensions."""
+    """Arrays by name that share the dimensions ``dims`` of sizes ``cells``; ``coordinates`` label some dimensions.
+
+    ``attributes`` are the group's, ready for JSON.
+    """
 
     dims: tuple[str, ...]
     cells: tuple[int, ...]
     arrays: Mapping[str, ResultArray]
     coordinates: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,12 +116,23 @@ class Result:
                 raise DatasetError(f"{where}: expected shape {array.trailing}, found {values[name].shape}")
             layout = self._layouts[cell.folder, name]
             shaped = values[name].reshape((1,) * len(cell.place) + array.trailing)
-            put_shard(recorder, where, layout, layout.key(self._place(cell, array)), encode_shard(layout, shaped))
+            self._put(recorder, where, layout, layout.key(self._place(cell, array)), encode_shard(layout, shaped))
         recorder.flush()
         objects = [{"key": entry.key, "sha256": entry.sha256} for entry in recorder.stored.values()]
         record = {"cell": cell.index, "folder": cell.folder, "place": list(cell.place), "objects": objects}
         document = {"zarr_format": 3, "node_type": "group", "attributes": record}
         ensure_document(self._store, commit_path(self.path, cell.index), document)
+
+    def _put(
+        self, recorder: ShardRecorder, where: str, layout: ShardLayout, key: str, content: Sequence[BytesLike]
+    ) -> None:
+        try:
+            put_shard(recorder, where, layout, key, content)
+        except BlockValuesError as error:
+            raise BlockValuesError(
+                f"{where}: expected what an interrupted study left there, found other values; move the folder "
+                f"{self.path} away and make it again"
+            ) from error
 
     def read_cell(self, cell: Cell) -> dict[str, npt.NDArray[Any]]:
         """Return the arrays of a cell that has a record, each of its trailing shape.
@@ -206,7 +222,7 @@ def _make_documents(path: str, plan: ResultPlan) -> dict[str, bytes]:
     group = zarr.create_group(memory, path=path, zarr_format=3, attributes={"identity": as_json(plan.identity)})
     group.create_group(COMMITS)
     for name, folder in plan.folders.items():
-        inner = group.create_group(name)
+        inner = group.create_group(name, attributes=as_json(folder.attributes))
         for dimension, labels in folder.coordinates.items():
             create_coordinate(inner, dimension, labels)
         for array_name, array in folder.arrays.items():
@@ -222,4 +238,5 @@ def _make_documents(path: str, plan: ResultPlan) -> dict[str, bytes]:
                 attributes={"description": array.description} if array.description else {},
                 config=WRITE_CONFIG,
             )
+        consolidate(memory, f"{path}/{name}")  # for readers that cannot list
     return collect_objects(memory)

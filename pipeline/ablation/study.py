@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -81,8 +81,18 @@ def rebuild_request(run: Run, *, model: str | None = None, task: TaskSource | No
     return RunRequest(
         source=replace(source, name=name),
         task=load_task(task or task_name, limit=run.n_samples),
-        settings=ExtractionSettings(**{**told, "sites": tuple(told["sites"])}),
+        settings=_parse_settings(run, told),
     )
+
+
+def _parse_settings(run: Run, told: Mapping[str, Any]) -> ExtractionSettings:
+    known = {part.name for part in fields(ExtractionSettings)}
+    if strange := sorted(told.keys() - known):
+        raise PipelineError(
+            f"run {run.name}: expected the settings {', '.join(sorted(known))}, found {', '.join(strange)} too; ablate "
+            "with the version of this package that extracted it"
+        )
+    return ExtractionSettings(**{**told, "sites": tuple(told["sites"])})
 
 
 def validate_request(dataset: Dataset, run: Run, request: RunRequest) -> None:
@@ -172,8 +182,7 @@ def ablate_run(
             on_step(n_done, len(planned))
 
         engine([answer.job for answer in planned], on_report)
-    study = make_study(plan, lambda place: measured[place[0]], home=run, save=save)
-    return study.assign_attrs(run=run.name, n_super_neurons=len(rank_super_neurons(searched)), where=spec.where)
+    return make_study(plan, lambda place: measured[place[0]], home=run, save=save)
 
 
 def plan_study(searched: SearchedRun, spec: AblationSpec, conditions: Sequence[Condition]) -> StudyPlan:
@@ -186,6 +195,11 @@ def plan_study(searched: SearchedRun, spec: AblationSpec, conditions: Sequence[C
         figures={name: Figure(description=text) for name, text in DESCRIPTIONS.items()}
         | {name: Figure(description=text, dtype="i4", fill=0) for name, text in COUNTS.items()},
         identity={"runs": identify_runs([searched]), "spec": asdict(spec)},
+        attributes={
+            "run": searched.run.name,
+            "n_super_neurons": len(rank_super_neurons(searched)),
+            "where": spec.where,
+        },
     )
 
 

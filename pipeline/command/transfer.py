@@ -24,7 +24,7 @@ def transfer(
         str, typer.Option(help="threads, processes, ray, or a Dask scheduler such as tcp://host:8786.")
     ] = "threads",
     save: Annotated[
-        bool, typer.Option("--save/--no-save", help="Keep searches and studies in the store, below _transfer.")
+        bool, typer.Option("--save/--no-save", help="Keep what is found in the store, below _search and _transfer.")
     ] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -37,11 +37,11 @@ def transfer(
 
     from ..engine.dask_engine import open_scheduler
     from ..progress import show_search_progress
-    from ..transfer_table import describe_study, print_studies, write_pictures
+    from ..transfer_table import describe_study, make_folder, print_studies, write_pictures
 
     wanted = [parse_by(text) for text in _split(by)] or list(BYS)
-    if pictures is not None and pictures.is_file():
-        raise SearchError(f"{pictures}: expected a folder, found a file; choose another")
+    if pictures is not None:
+        make_folder(pictures)
     dataset = open_dataset(store)
     with open_scheduler(engine) as scheduler:
         survey = Survey(
@@ -53,19 +53,21 @@ def transfer(
             watch=show_search_progress,
         )
         found = {kind: survey.study(kind) for kind in wanted}
+    for reason in survey.left_out.values():
+        typer.echo(f"left out: {reason}", err=True)
     studies = [study for some in found.values() for study in some]
     missing = [kind for kind, some in found.items() if not some]
     if not studies:
         raise SearchError(f"{store}, by {', '.join(missing)}: expected runs to compare, found none; {REMEDY}")
-    if pictures is not None:
-        write_pictures(pictures, studies)
     if as_json:
         print_json({"studies": [describe_study(study) for study in studies]})
-        return
-    console = Console()
-    print_studies(console, studies)
-    if missing:
-        console.print(f"Nothing to compare by {', '.join(missing)}: {REMEDY}.", soft_wrap=True)
+    else:
+        console = Console()
+        print_studies(console, studies)
+        if missing:
+            console.print(f"Nothing to compare by {', '.join(missing)}: {REMEDY}.", soft_wrap=True)
+    if pictures is not None:
+        write_pictures(pictures, studies)
 
 
 def _split(text: str) -> list[str]:

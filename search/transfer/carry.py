@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from storage import Run
+from storage.schema import Site
 
 from ..ballot import Ballot
 from ..classifier import SuperNeurons
@@ -47,11 +48,14 @@ class CarriedClassifier:
         return CarriedClassifier(super_neurons=self.super_neurons, options=self.options)
 
 
-def same_neurons(source: Run, target: Run) -> bool:
-    """Return whether the sites of two runs have the same shapes, so that an address names a neuron in both."""
-    return source.sites == target.sites and all(
-        source.site_shape(site) == target.site_shape(site) for site in source.sites
+def read_shape(searched: SearchedRun) -> Hashable:
+    """Return what two searches have in common if an address names a neuron in both: sites, tokens, layers and units."""
+    run = searched.run
+    labels = tuple(tuple(run.read_coordinate(dimension).tolist()) for dimension in ("token", "layer"))
+    places = tuple(
+        (cell.folder, *cell.place, run.site_shape(cast("Site", cell.folder))) for cell in searched.scan.cells
     )
+    return labels, places
 
 
 def carry_whole(source: SearchedRun, match: OptionMatch) -> CarriedClassifier | None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from storage.schema import SITES
+
 from ..picture import COLOURS
 from .run_name import parse_run_name
 from .run_transfer import OPPONENTS
@@ -32,8 +34,9 @@ MODE_TITLES = {
 def draw_transfer(study: xarray.Dataset, *, mode: str = "frozen") -> Figure:
     """Draw how well the Super Neurons of each run answer the questions of each other: accuracy, in per cent.
 
-    Sources are down and targets across; below stand the opponents on the same samples. Pairs that cannot be compared
-    are hatched.
+    Sources are down and targets across; below stand the opponents on all test samples of the target. A star is behind
+    what is of some of them alone: those of the options in common, of pictures that the source has not learned from.
+    Pairs that cannot be compared are hatched.
 
     Parameters
     ----------
@@ -45,12 +48,24 @@ def draw_transfer(study: xarray.Dataset, *, mode: str = "frozen") -> Figure:
     sources, targets = (_shorten(study[name].values) for name in ("source", "target"))
     figure, axes = _start_heatmap(rows=len(sources) + len(SHOWN_OPPONENTS), columns=len(targets))
     values = 100 * study.accuracy.sel(mode=mode).values.T
-    shown = _draw_heatmap(axes, values, rows=sources, columns=targets, limits=(0, 100), colours="cividis")
+    partial = (study.n.sel(mode=mode) < study.n_test).transpose("source", "target").values
+    texts = np.array([f"{value:.0f}{'*' * bool(some)}" for value, some in zip(values.flat, partial.flat, strict=True)])
+    shown = _draw_heatmap(
+        axes,
+        values,
+        rows=sources,
+        columns=targets,
+        limits=(0, 100),
+        colours="cividis",
+        texts=texts.reshape(values.shape),
+    )
     below = [OPPONENTS.index(name) for name in SHOWN_OPPONENTS]
     _draw_rows_below(axes, 100 * study.opponent_accuracy.values[:, below].T, names=SHOWN_OPPONENTS)
     figure.colorbar(shown, ax=axes, shrink=0.6, aspect=30, pad=0.02, label="accuracy, %")
     axes.set_ylabel("found on", loc="top")
-    figure.supxlabel(f"asked about ({name_counts(study)}); hatched: no two options in common", fontsize=8)
+    figure.supxlabel(
+        f"asked about ({name_counts(study)}); hatched: no two options in common, or nothing found", fontsize=8
+    )
     _put_title(axes, study, f"Super Neurons on other tasks, {MODE_TITLES[mode]}")
     return figure
 
@@ -138,7 +153,7 @@ def draw_places(study: xarray.Dataset) -> Figure:
     names = [
         f"{name} ({count:,})" for name, count in zip(_shorten(study.run.values), study.n_neurons.values, strict=True)
     ]
-    sites = [str(site) for site in study.site.values if study.n_at.sel(site=site).any()]
+    sites = [str(site) for site in study.site.values if study.n_at.sel(site=site).any()] or list(SITES)
     layers = [str(layer) for layer in study.layer.values]
     figure = make_figure(
         width=LABEL_INCHES + 0.4 + len(sites) * (len(layers) * CELL_INCHES * 0.62 + 0.2) + 0.6,

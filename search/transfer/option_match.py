@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import string
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 SYNONYMS: Mapping[str, str] = {"true": "yes", "false": "no", "grey": "gray"}
 """Texts that are taken for another one."""
+
+EDGES = " \t\n.,;:!?\"'()"
+"""What does not count at the ends of an option."""
 
 LEAST_SHARED = 2
 """Options that two tasks must share to be compared: with one, any answer is right."""
@@ -35,16 +37,21 @@ def match_options(
 ) -> OptionMatch:
     """Return the options of the same text, in the order of `source`.
 
-    Case, spaces and punctuation at the ends do not count, and `synonyms` are one text. An option whose text another one
-    of its own task has too is no one's match.
+    Options that are written alike are matched first. Of the others, case does not count, nor do `EDGES`, and `synonyms`
+    are one text; one whose text another one of its own task has too is no one's match.
     """
-    ours, theirs = (_number_texts(options, synonyms) for options in (source, target))
-    shared = [text for text in ours if text in theirs]
-    return OptionMatch(source=tuple(ours[text] for text in shared), target=tuple(theirs[text] for text in shared))
+    exact = [(place, target.index(option)) for place, option in enumerate(source) if option in target]
+    left = [place for place in range(len(source)) if place not in dict(exact)]
+    free = [place for place in range(len(target)) if place not in {there for _, there in exact}]
+    ours = _number_texts([source[place] for place in left], synonyms)
+    theirs = _number_texts([target[place] for place in free], synonyms)
+    alike = [(left[ours[text]], free[theirs[text]]) for text in ours if text in theirs]
+    pairs = sorted(exact + alike)
+    return OptionMatch(source=tuple(here for here, _ in pairs), target=tuple(there for _, there in pairs))
 
 
 def _number_texts(options: Sequence[str], synonyms: Mapping[str, str]) -> dict[str, int]:
-    texts = [option.casefold().strip(string.punctuation + string.whitespace) for option in options]
+    texts = [option.casefold().strip(EDGES) for option in options]
     texts = [synonyms.get(text, text) for text in texts]
     counts = Counter(texts)
     return {text: place for place, text in enumerate(texts) if counts[text] == 1 and text}

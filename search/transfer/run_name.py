@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 from ..baseline.control import CONTROL_VARIANTS
 
-SHIFT = re.compile(r"(.+)-(\d+)")
+SHIFT_KINDS = ("blur", "noise", "jpeg", "contrast", "greyscale", "occluded")
+"""What is done to the pictures of a task to make them worse."""
+
+SHIFT = re.compile(rf"({'|'.join(SHIFT_KINDS)})-(\d+)")
 """A variant whose pictures are worse: its kind and strength."""
 
 NO_PICTURE = (*CONTROL_VARIANTS.values(), "question-only")

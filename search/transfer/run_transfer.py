@@ -21,7 +21,7 @@ from ..supervision import Supervision
 from ..task_graph import Scheduler
 from ..vote import Tally
 from .answer_score import score_answers
-from .carry import CarriedClassifier, assign_neurons, carry_neurons, carry_whole, draw_assigned, same_neurons
+from .carry import CarriedClassifier, assign_neurons, carry_neurons, carry_whole, draw_assigned, read_shape
 from .option_match import OptionMatch, match_options
 from .study import Figure, StudyPlan, Values, identify_runs, make_study
 
@@ -109,16 +109,22 @@ def transfer_runs(
     Raises
     ------
     SearchError
-        If there is no source or no target.
+        If there is no source, no target or no random draw.
     """
     if not sources or not targets:
         raise SearchError(f"transfer by {spec.kind}: expected runs to compare, found none; extract some first")
+    if spec.n_draws < 1:
+        raise SearchError(f"transfer by {spec.kind}: expected one random draw or more, found {spec.n_draws}")
     plan = _plan(sources, targets, spec, is_pair)
+    shapes = {one.run.name: read_shape(one) for one in (*sources, *targets)}
+
+    def are_comparable(source: SearchedRun, target: SearchedRun) -> bool:
+        return is_pair(source, target) and shapes[source.run.name] == shapes[target.run.name]
 
     def compute(place: tuple[int, ...]) -> Values:
         target = targets[place[0]]
         open_test_split(target.scan, target.selection, study=plan.path)
-        pairs = _plan_pairs(sources, target, is_pair)
+        pairs = _plan_pairs(sources, target, are_comparable)
         n_options = len(plan.coordinates["option"])
         return _Target(target, spec, n_sources=len(sources), n_options=n_options).measure(pairs, scheduler)
 
@@ -181,7 +187,7 @@ def _plan_pairs(sources: Sequence[SearchedRun], target: SearchedRun, is_pair: Is
     return [
         Pair(place=place, source=source, match=match_options(source.run.read_options(), options))
         for place, source in enumerate(sources)
-        if is_pair(source, target) and same_neurons(source.run, target.run)
+        if is_pair(source, target)
     ]
 
 

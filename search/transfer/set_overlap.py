@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,7 +13,7 @@ from storage.schema import SITES, Site
 
 from ..errors import SearchError
 from ..searched_run import SearchedRun
-from .carry import same_neurons
+from .carry import read_shape
 from .neuron_set import NeuronSet, Place, collect_neurons
 from .option_match import match_options
 from .study import Figure, StudyPlan, Values, identify_runs, make_study
@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     import xarray
 
 FIGURES = {
-    "n_both": Figure(description="Super Neurons of both runs", dims=("other",), dtype="i4", fill=0),
+    "n_both": Figure(
+        description="Super Neurons of both runs; -1 where neurons are not the same",
+        dims=("other",),
+        dtype="i4",
+        fill=-1,
+    ),
     "jaccard": Figure(description="those of both over those of either", dims=("other",)),
     "overlap": Figure(description="those of both over the smaller set: the overlap coefficient", dims=("other",)),
     "expected": Figure(
@@ -77,6 +82,7 @@ def compare_sets(searched: Sequence[SearchedRun], *, owner: str, save: bool = Fa
         figures=FIGURES,
         identity={"runs": identify_runs(searched)},
     )
+    shapes = [read_shape(one) for one in searched]
     ranked: dict[int, NeuronFigures] = {}
 
     def read(place: int) -> NeuronFigures:
@@ -85,7 +91,7 @@ def compare_sets(searched: Sequence[SearchedRun], *, owner: str, save: bool = Fa
         return ranked[place]
 
     def compute(place: tuple[int, ...]) -> Values:
-        return _compare_run(place[0], searched, sets, read, n_layers=n_layers)
+        return _compare_run(place[0], searched, sets, shapes, read, n_layers=n_layers)
 
     return make_study(plan, compute, home=searched[0].run, save=save)
 
@@ -114,6 +120,7 @@ def _compare_run(
     row: int,
     searched: Sequence[SearchedRun],
     sets: Sequence[NeuronSet],
+    shapes: Sequence[Hashable],
     read: Callable[[int], NeuronFigures],
     *,
     n_layers: int,
@@ -128,9 +135,10 @@ def _compare_run(
     }
     values["n_both_at"] = np.zeros((len(searched), len(SITES), n_layers), dtype=np.int32)
     for place, (other, theirs) in enumerate(zip(searched, sets, strict=True)):
-        if not same_neurons(one.run, other.run):
+        if shapes[place] != shapes[row]:
             continue
         both = own & theirs
+        values["n_both"][place] = len(both)
         values["n_both_at"][place] = _count_at(both, n_layers)
         found = _compare_sizes(own, theirs, both, sizes) | _correlate(one, other, read(row), read(place))
         for name, figure in found.items():
@@ -139,9 +147,12 @@ def _compare_run(
 
 
 def _count_places(searched: SearchedRun) -> dict[Place, int]:
-    """Return how many neurons were searched at each site, token and layer."""
+    """Return how many neurons could be chosen at each site, token and layer."""
     counted: dict[Place, int] = {}
+    max_depth = searched.selection.max_depth
     for cell in searched.scan.cells:
+        if max_depth is not None and cell.place[1] >= max_depth:
+            continue
         site, (token, layer) = cast("Site", cell.folder), cell.place
         counted[site, token, layer] = searched.run.site_shape(site)[2]
     return counted
@@ -169,7 +180,6 @@ def _compare_sizes(own: NeuronSet, theirs: NeuronSet, both: NeuronSet, sizes: Ma
     for size, ours, others in shared:
         chances = np.convolve(chances, hypergeom.pmf(np.arange(min(ours, others) + 1), size, ours, others))
     return {
-        "n_both": n_both,
         "jaccard": n_both / (n_own + n_theirs - n_both),
         "overlap": n_both / min(n_own, n_theirs),
         "expected": sum(ours * others / size for size, ours, others in shared),

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     import xarray
 
 TRANSFER = "_transfer"
+
+METHOD = 1
+"""Counts the changes of how figures are made: studies that were made otherwise are not taken for these."""
+
 FIGURES = "figures"
 """Folder of a study that holds its arrays."""
 
@@ -60,6 +64,8 @@ class StudyPlan:
         The arrays by name.
     identity
         All that the figures depend on, ready for JSON: studies of other identity are other studies.
+    attributes
+        What else is told of it, ready for JSON.
     """
 
     kind: str
@@ -68,6 +74,7 @@ class StudyPlan:
     coordinates: Mapping[str, npt.NDArray[Any]]
     figures: Mapping[str, Figure]
     identity: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
     def to_result(self) -> ResultPlan:
         """Return the same as a plan for the store."""
@@ -86,9 +93,20 @@ class StudyPlan:
             cells=tuple(len(self.coordinates[dim]) for dim in self.cell_dims),
             arrays=arrays,
             coordinates=self.coordinates,
+            attributes=self.told,
         )
-        labels = {dim: [str(label) for label in labels] for dim, labels in self.coordinates.items()}
-        return ResultPlan(folders={FIGURES: folder}, identity={"kind": self.kind, "labels": labels, **self.identity})
+        told = {
+            "kind": self.kind,
+            "method": METHOD,
+            "labels": {dim: [str(label) for label in labels] for dim, labels in self.coordinates.items()},
+            "figures": {name: [figure.dtype, list(figure.dims)] for name, figure in self.figures.items()},
+        }
+        return ResultPlan(folders={FIGURES: folder}, identity={**told, **self.identity})
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What the study's attributes say."""
+        return {"kind": self.kind, "owner": self.owner, **self.attributes}
 
     @property
     def path(self) -> str:
@@ -119,6 +137,7 @@ def make_study(plan: StudyPlan, compute: Compute, *, home: Run, save: bool) -> x
             values = _shape_values(plan, compute(cell.place))
             if result is not None:
                 result.write_cell(cell, values)
+                values = result.read_cell(cell)  # of whoever was first
         for name, value in values.items():
             arrays[name][cell.place] = value
     return _label(plan, arrays, result)
@@ -152,19 +171,21 @@ def _label(plan: StudyPlan, arrays: Mapping[str, npt.NDArray[Any]], result: Resu
         name: ((*plan.cell_dims, *figure.dims), arrays[name], {"description": figure.description})
         for name, figure in plan.figures.items()
     }
-    attributes = {"kind": plan.kind, "owner": plan.owner} | ({} if result is None else {"path": result.path})
+    attributes = plan.told | ({} if result is None else {"path": result.path})
     return xarray.Dataset(variables, coords=dict(plan.coordinates), attrs=attributes)
 
 
 def open_study(dataset: Dataset, path: str) -> xarray.Dataset:
     """Return the study at `path` of `dataset`, lazily: only its metadata and labels are read.
 
-    Any Zarr reader opens the same group, ``<path>/figures``.
+    Any Zarr reader opens the same group, ``<path>/figures``. Cells that are not there yet hold fill values.
     """
     import xarray
+    from zarr.storage import StorePath
 
-    opened: xarray.Dataset = xarray.open_zarr(dataset.store, group=f"{path}/{FIGURES}", consolidated=False)
-    return opened
+    place = StorePath(dataset.store, f"{path}/{FIGURES}")  # its own copy of the metadata: no listing
+    opened: xarray.Dataset = xarray.open_zarr(place, consolidated=True)
+    return opened.assign_attrs(path=path)
 
 
 def identify_runs(searched: Sequence[SearchedRun]) -> dict[str, Any]:

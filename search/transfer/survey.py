@@ -8,7 +8,9 @@ from itertools import groupby, permutations
 from typing import TYPE_CHECKING, Any, Literal
 
 from storage import Dataset
+from storage.errors import RunIncompleteError
 
+from ..baseline.basis import BASIS
 from ..errors import SearchError
 from ..searched_run import SearchedRun, choose_neurons
 from ..task_graph import Scheduler
@@ -54,6 +56,8 @@ def parse_by(text: str) -> By:
 class Survey:
     """Studies of the complete runs of a dataset.
 
+    Runs that are not complete, or cannot be searched, are left out: ``left_out`` says why, by their names.
+
     Parameters
     ----------
     dataset
@@ -95,6 +99,7 @@ class Survey:
         self._how: dict[str, Any] = {"scheduler": scheduler, "save": save}
         self._watch = watch
         self._searched = {one.run.name: one for one in known}
+        self.left_out: dict[str, str] = {}
 
     def study(self, by: By) -> list[xarray.Dataset]:
         """Return the studies of one kind; none where the dataset has not the runs for it."""
@@ -110,8 +115,8 @@ class Survey:
         """Return, of each model with two tasks or more, their transfer and the overlap of their Super Neurons."""
         studies = []
         for model, names in self._by_model(lambda name: not name.variant):
-            if len(names) > 1:
-                runs = [self._search(name) for name in names]
+            runs = self._search_all(names)
+            if len(runs) > 1:
                 studies.append(self._transfer(runs, runs, kind="task", owner=model))
                 studies.append(compare_sets(runs, owner=model, save=self._how["save"]))
         return studies
@@ -121,7 +126,7 @@ class Survey:
         studies = []
         for model, names in self._by_model(lambda name: not name.variant or name.is_prompt):
             varied = {name.task for name in names if name.variant}
-            runs = [self._search(name) for name in names if name.task in varied]
+            runs = self._search_all([name for name in names if name.task in varied])
             if len(runs) > 1:
                 studies.append(self._transfer(runs, runs, kind="prompt", owner=model, is_pair=of_one_task))
         return studies
@@ -131,25 +136,23 @@ class Survey:
         studies = []
         for model, names in self._by_model(lambda name: not name.variant or name.shift is not None):
             varied = {name.task for name in names if name.variant}
-            targets = [name for name in names if name.task in varied]
-            sources = [name for name in targets if not name.variant]
-            if sources:
-                pair = [[self._search(name) for name in some] for some in (sources, targets)]
-                studies.append(self._transfer(*pair, kind="shift", owner=model, is_pair=of_one_task))
+            targets = self._search_all([name for name in names if name.task in varied])
+            sources = [one for one in targets if not parse_run_name(one.run.name).variant]
+            if sources and len(targets) > len(sources):
+                studies.append(self._transfer(sources, targets, kind="shift", owner=model, is_pair=of_one_task))
         return studies
 
     def study_layers(self) -> list[xarray.Dataset]:
         """Return, of each run that is no variant, where its Super Neurons emerge, and whether its basis is special."""
         studies = []
-        for name in self._plain_names():
-            run = self._search(name)
-            controls: dict[str, SearchedRun | str] = {
-                kind: control if isinstance(control, str) else self._search(parse_run_name(control.name))
+        for run in self._search_all(self._plain_names()):
+            controls = {
+                kind: control if isinstance(control, str) else self._search_control(control.name)
                 for kind, control in find_controls(self.dataset, run.run).items()
             }
-            with self._watch(f"{name.text} by layer", "studied"):
+            with self._watch(f"{run.run.name} by layer", "studied"):
                 studies.append(study_depth(run, controls=controls, **self._how))
-                if "residual" in run.run.sites:
+                if any(cell.folder == BASIS for cell in run.scan.cells):
                     studies.append(study_basis(run, **self._how))
         return studies
 
@@ -158,7 +161,7 @@ class Survey:
         studies = []
         by_task = sorted(self._plain_names(), key=lambda name: name.task)
         for task, group in groupby(by_task, key=lambda name: name.task):
-            runs = [self._search(name) for name in group]
+            runs = self._search_all(list(group))
             if len(runs) > 1:
                 studies.append(self._transfer(runs, runs, kind=f"model-{task}", owner=ALL_MODELS))
                 with self._watch(f"{task} by model", "matched"):
@@ -190,12 +193,24 @@ class Survey:
         for model in dict.fromkeys(name.model for name in self.names.values()):
             yield model, [name for name in self.names.values() if name.model == model and wanted(name)]
 
-    def _search(self, name: RunName) -> SearchedRun:
-        """Return a run with its Super Neurons, searched unless it was."""
-        if name.text not in self._searched:
-            with self._watch(name.text, "searched"):
-                self._searched[name.text] = choose_neurons(self.dataset.run(name.text), **self._options)
-        return self._searched[name.text]
+    def _search_all(self, names: Sequence[RunName]) -> list[SearchedRun]:
+        """Return the runs that can be searched."""
+        found = [self._search(name.text) for name in names]
+        return [one for one in found if one is not None]
+
+    def _search_control(self, name: str) -> SearchedRun | str:
+        """Return a control run, or the reason why it is none."""
+        return self._search(name) or self.left_out[name]
+
+    def _search(self, name: str) -> SearchedRun | None:
+        """Return a run with its Super Neurons, searched unless it was; None if that cannot be."""
+        if name not in self._searched and name not in self.left_out:
+            with self._watch(name, "searched"):
+                try:
+                    self._searched[name] = choose_neurons(self.dataset.run(name), **self._options)
+                except (SearchError, RunIncompleteError) as error:
+                    self.left_out[name] = str(error)
+        return self._searched.get(name)
 
 
 def of_one_task(source: SearchedRun, target: SearchedRun) -> bool:

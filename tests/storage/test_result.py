@@ -103,7 +103,7 @@ def test_other_values_in_a_cell_are_refused(run: Run) -> None:
     result = ensure_result(run, PATH, PLAN)
     result.write_cell(result.cells[0], values_of(result.cells[0]))
     others = {name: -1 - values for name, values in values_of(result.cells[0]).items()}
-    with pytest.raises(BlockValuesError, match="expected an earlier attempt's shard to hold the same values"):
+    with pytest.raises(BlockValuesError, match="found other values; move the folder _search/fake/task/first away"):
         result.write_cell(result.cells[0], others)
 
 

@@ -14,7 +14,12 @@ from search.transfer.option_match import match_options
         (("(A)", "(B)", "(C)"), ("A", "B"), [(0, 0), (1, 1)]),
         (("gray", "red"), ("red", "blue", "grey"), [(0, 2), (1, 0)]),
         (("left", "right"), ("first", "second"), []),
-        (("a", "A", "b"), ("a", "b"), [(2, 1)]),  # which of the two is a, nobody knows
+        (("a", "A", "b"), ("a", "b"), [(0, 0), (2, 1)]),  # what is written alike goes first
+        (("a.", "A", "b"), ("a", "b"), [(2, 1)]),  # which of the two is a, nobody knows
+        (("gray", "grey", "red"), ("gray", "grey", "red"), [(0, 0), (1, 1), (2, 2)]),
+        (("True", "Yes"), ("True", "Yes"), [(0, 0), (1, 1)]),
+        (("-1", "1"), ("1", "2"), [(1, 0)]),
+        (("C++", "C"), ("C", "C#"), [(1, 0)]),
         (("?", "yes"), ("!", "yes"), [(1, 1)]),
     ],
 )

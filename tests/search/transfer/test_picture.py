@@ -15,6 +15,7 @@ from search.transfer.curve import draw_emergences, draw_matches, draw_robustness
 from search.transfer.heatmap import draw_above_random, draw_overlap, draw_places, draw_score_correlation, draw_transfer
 from search.transfer.picture import draw_studies
 from search.transfer.run_transfer import OPPONENTS
+from search.transfer.study import open_study
 from search.transfer.survey import BYS, Survey
 from storage import open_dataset
 
@@ -141,6 +142,38 @@ def test_matches_of_all_tasks_are_put_together(studies: list[xarray.Dataset], tm
     assert [axes.get_title() for axes in figure.axes[:2]] == ["m\nin n", "n\nin m"]
     assert texts_of(figure.axes[0]) == ["n = 2"]
     save(figure, tmp_path)
+
+
+def test_what_is_of_some_samples_alone_has_a_star(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    labels = draw_labels(3, seed=2)
+    signals = {("mlp", 1, unit): point(labels, at=unit) for unit in range(3)}
+    plant_run(folder, "m/t", labels=LABELS, signals={neuron: point(LABELS) for neuron in NEURONS})
+    plant_run(folder, "m/u", labels=labels, options=("no", "maybe", "yes"), signals=signals)
+    study, _ = Survey(open_dataset(folder)).study("task")
+    starred = [text for text in texts_of(draw_transfer(study).axes[0]) if text.endswith("*")]
+    assert len(starred) == 1  # "t" is asked about the "no" and "yes" of "u"
+
+
+def test_runs_without_super_neurons_are_drawn_too(tmp_path: Path) -> None:
+    for task in ("t", "u"):
+        plant_run(tmp_path / "store", f"m/{task}", labels=LABELS, signals={})
+    studies = Survey(open_dataset(tmp_path / "store")).study("task")
+    for _, figure in draw_studies(studies):
+        save(figure, tmp_path)
+
+
+def test_a_study_from_the_store_is_drawn_alike(tmp_path: Path) -> None:
+    for task in ("t", "u"):
+        signals = {neuron: point(LABELS) for neuron in NEURONS}
+        plant_run(tmp_path / "store", f"m/{task}", labels=LABELS, signals=signals)
+    dataset = open_dataset(tmp_path / "store")
+    for study in Survey(dataset, save=True).study("task"):
+        kept = open_study(dataset, study.attrs["path"])
+        assert kept.attrs == study.attrs
+        for (name, ours), (other, theirs) in zip(draw_studies([study]), draw_studies([kept]), strict=True):
+            assert name == other
+            assert texts_of(ours.axes[0]) == texts_of(theirs.axes[0])
 
 
 def test_every_study_is_drawn_under_a_name_of_its_own(studies: list[xarray.Dataset]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,22 @@ def test_of_three_options_those_that_are_shared_are_asked(tmp_path: Path) -> Non
     # "yes" fires where it should, "no" of the source's noise neuron; both are asked and "maybe" is not
     assert back.n.values.tolist() == [len(source.supervision.rows("test"))] * 3
     assert back.accuracy.sel(mode="rethresholded") == 1
+
+
+def test_answers_are_among_the_options_that_a_sample_has(tmp_path: Path) -> None:
+    """A source that always says "yes" is asked about samples that have "maybe" and "no" alone, and others."""
+    folder = tmp_path / "store"
+    labels = draw_labels(3, seed=2)  # of "maybe", "no", "yes"
+    target = plant(folder, "b", labels=labels, options=("maybe", "no", "yes"), signals={HIGH: point(labels, offset=9)})
+    n_options = np.where(labels == 2, 3, 2).astype(np.int16)
+    few = search_best(target.run, supervision=replace(target.supervision, n_options=n_options))
+    source = search_best(plant(folder, "a", signals={HIGH: point(LABELS)}).run, count=1)
+    rows = target.supervision.rows("test")
+    asked = labels[rows] != 0
+    whole, own = (transfer(source, one).sel(mode="frozen") for one in (target, few))
+    assert whole.accuracy == (labels[rows] == 2)[asked].mean()  # the neuron fires always
+    assert own.accuracy == 1
+    assert own.n == asked.sum()
 
 
 def test_tasks_without_common_options_share_neurons_alone(tmp_path: Path) -> None:
@@ -287,3 +304,5 @@ def test_pairs_that_are_left_out_and_sources_without_neurons_are_nan(tmp_path: P
     assert found.opponent_accuracy.sel(opponent="majority") > 0.4
     with pytest.raises(SearchError, match="expected runs to compare, found none"):
         transfer_runs([], [source], spec=SPEC)
+    with pytest.raises(SearchError, match="expected one random draw or more, found 0"):
+        transfer_runs([source], [source], spec=replace(SPEC, n_draws=0))

@@ -53,7 +53,7 @@ def test_planted_sets_overlap_as_they_were_planted(runs: list[SearchedRun]) -> N
     assert pair.direction_correlation < 0  # signs are turned
     assert found.sel(run=a, other=a).score_correlation == pytest.approx(1)
     other = found.sel(run=a, other=wide)
-    assert other.n_both == 0
+    assert other.n_both == -1
     assert np.isnan([float(other[name]) for name in ("jaccard", "overlap", "p_value", "score_correlation")]).all()
     same = found.sel(run=wide, other=wide)
     assert (same.jaccard, same.n_both) == (1, 5)
@@ -104,6 +104,9 @@ def test_neither_no_run_nor_no_neuron_is_an_overlap(runs: list[SearchedRun], tmp
         super_neurons=nothing.super_neurons.take(0),
     )
     found = compare_sets([runs[0], empty], owner="m")
+    assert found.n_both.values[0].tolist() == [5, 0]  # nothing is shared with nothing
+    narrow = search_best(runs[0].run, count=1, sites=("mlp",))
+    assert compare_sets([runs[0], narrow], owner="m").n_both.values[0].tolist() == [5, -1]
     assert np.isnan(found.jaccard.values[0, 1])
     assert found.n_neurons.values.tolist() == [5, 0]
     assert len(NeuronSet(units={})) == 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from search.errors import SearchError
 from search.transfer.study import Figure, StudyPlan, Values, identify_runs, make_study, open_study
 from storage import Run, open_dataset
 from storage.errors import BlockDamagedError
+from tests.server.static import StaticServer
 
 from .world import draw_labels, plant_run, search_best
 
@@ -87,9 +89,17 @@ def test_a_study_that_was_interrupted_goes_on_cell_by_cell(folder: Path, home: R
     xarray.testing.assert_equal(opened.load(), study)
 
 
+def test_a_study_is_opened_from_a_web_server_that_lists_nothing(folder: Path, home: Run) -> None:
+    study = make_study(make_plan(test="web"), compute, home=home, save=True)
+    with StaticServer(folder, ranges=True) as server:
+        opened = open_study(open_dataset(server.url), study.attrs["path"]).load()
+    xarray.testing.assert_identical(opened, study)
+
+
 def test_studies_of_other_identity_are_others(home: Run) -> None:
     paths = {make_plan(seed=seed).path for seed in (0, 1)} | {make_plan(seed=0).path}
-    assert len(paths) == 2
+    more = replace(make_plan(seed=0), figures={**make_plan().figures, "other": Figure(description="more")})
+    assert len(paths | {more.path}) == 3
 
 
 def test_what_was_altered_in_the_store_is_no_study(folder: Path, home: Run) -> None:

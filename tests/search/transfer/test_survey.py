@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -8,13 +9,15 @@ import numpy as np
 import pytest
 import xarray
 
+from pipeline.task.variant.shift import SHIFTS
 from search.errors import SearchError
 from search.selection import Selection
-from search.transfer.run_name import RunName, parse_run_name
+from search.supervision import read_supervision
+from search.transfer.run_name import SHIFT_KINDS, parse_run_name
 from search.transfer.survey import BYS, Survey, choose_names, parse_by
 from storage import Dataset, open_dataset
 
-from .world import draw_labels, plant_run, point
+from .world import draw_labels, plant_run, point, search_best
 
 LABELS = draw_labels(2)
 OPTIONS = {"selection": Selection(select="top_k", n_neurons=2, max_q=None)}
@@ -29,7 +32,8 @@ NEURONS = (("mlp", 1, 7), ("residual", 1, 2))
         ("m/t@blur-2", "blur-2", ("blur", 2), False),
         ("m/t@blank", "blank", None, False),
         ("m/t@question-only", "question-only", None, False),
-        ("m/a.b-c@my-words-10", "my-words-10", ("my-words", 10), False),
+        ("m/a.b-c@occluded-10", "occluded-10", ("occluded", 10), False),
+        ("m/t@polite-2", "polite-2", None, True),
     ],
 )
 def test_names_tell_what_a_run_is(name: str, variant: str, shift: tuple[str, int] | None, is_prompt: bool) -> None:
@@ -99,7 +103,7 @@ def test_shifted_pictures_are_asked_of_plain_neurons(survey: Survey) -> None:
     assert study.target.values.tolist() == ["m/t", "m/t@blur-1", "m/t@blur-2"]
     frozen = study.accuracy.sel(mode="frozen").values[:, 0]
     assert frozen[0] == 1
-    rows = survey._search(RunName(model="m", task="t")).supervision.rows("test")
+    rows = read_supervision(survey.dataset.run("m/t")).rows("test")
     wrong = [(rows % 4 < strength).mean() for strength in (1, 2)]
     np.testing.assert_allclose(frozen[1:], 1 - np.array(wrong))
 
@@ -131,7 +135,7 @@ def test_each_run_was_searched_once(survey: Survey, searches: list[str]) -> None
     for by in BYS:
         survey.study(by)
     assert set(Counter(searches).values()) == {1}
-    known = [survey._search(RunName(model="m", task=task)) for task in ("t", "u")]
+    known = [search_best(survey.dataset.run(f"m/{task}")) for task in ("t", "u")]
     again = Survey(survey.dataset, models=["m"], options=OPTIONS, known=known, watch=fail)
     xarray.testing.assert_identical(find(again.study("task"), "task", "m"), find(survey.study("task"), "task", "m"))
 
@@ -153,6 +157,25 @@ def test_only_what_is_asked_for_is_compared(dataset: Dataset) -> None:
             choose_names(dataset, **options)
     with pytest.raises(SearchError, match="by 'time': expected one of task, prompt, shift, layer, model"):
         parse_by("time")
+
+
+def test_runs_that_cannot_be_searched_are_left_out_and_told(dataset: Dataset, tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    signals = {neuron: point(LABELS) for neuron in NEURONS}
+    for task in ("t", "u", "cut"):
+        plant_run(folder, f"m/{task}", labels=LABELS, signals=signals)
+    plant_run(folder, "m/one-sided", labels=np.zeros_like(LABELS), signals=signals)
+    shutil.rmtree(folder / "m" / "cut" / "_commits" / "000002")
+    survey = Survey(open_dataset(folder), options=OPTIONS)
+    transfer, _ = survey.study("task")
+    assert transfer.source.values.tolist() == ["m/t", "m/u"]
+    assert sorted(survey.left_out) == ["m/cut", "m/one-sided"]
+    assert "expected 5 committed blocks, found 4" in survey.left_out["m/cut"]
+    assert "option 'yes': expected samples of it in the probe split" in survey.left_out["m/one-sided"]
+
+
+def test_kinds_of_shifts_are_those_of_the_tasks() -> None:
+    assert set(SHIFT_KINDS) == set(SHIFTS)
 
 
 def test_an_empty_dataset_has_nothing_to_compare(tmp_path: Path) -> None:
