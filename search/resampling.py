@@ -14,6 +14,7 @@ from storage import Run
 
 from .chance import permutation_p_value
 from .exchange import permute_labels
+from .rounding import hide_rounding
 from .scan import ColumnBlock, Scan, ScanSpec, plan_columns, read_block
 from .stability import Stability, measure_stability, resample_clusters
 from .stump import contrast_classes, fit_stumps
@@ -196,7 +197,7 @@ def _fit_best(
     spec: ScanSpec,
     n_best: int,
 ) -> Best:
-    activations = read_block(run, block)
+    activations = hide_rounding(read_block(run, block), np.unique(np.concatenate([one.rows for one in resamples])))
     shape = (len(resamples), len(contrast_classes(n_classes)), 2, activations.shape[1])
     found = np.empty(shape)
     found[:, :, 1] = first + np.arange(activations.shape[1])

@@ -18,6 +18,7 @@ from storage.schema import Site
 
 from .errors import SearchError
 from .exchange import Exchange, plan_exchange
+from .rounding import hide_rounding
 from .significance import find_p_values
 from .stump import Metric, Rule, contrast_classes, fit_stumps
 from .supervision import Supervision
@@ -36,6 +37,9 @@ FIGURES: Mapping[str, tuple[str, float, str]] = {
 }
 """Arrays that a scan keeps in the store, shape (token, layer, contrast, unit): dtype, fill value and description."""
 
+
+METHOD = 2
+"""Counts the changes of how stumps are fitted: what was fitted otherwise is not taken for it."""
 
 Layer = Mapping[str, npt.NDArray[Any]]
 """The figures of one layer's stumps: an array (contrast, unit) for each name of `FIGURES`."""
@@ -194,6 +198,7 @@ def _identify(run: Run, supervision: Supervision, spec: ScanSpec) -> dict[str, A
     identity = hashlib.sha256(json.dumps(run.identity, sort_keys=True).encode()).hexdigest()
     return {
         "kind": "scan",
+        "method": METHOD,
         "run": run.name,
         "run_identity": identity,
         "parts": [[part.n_samples, part.fingerprint] for part in run.parts],
@@ -231,7 +236,7 @@ class FitTask:
 
 
 def _fit_block(task: FitTask, block: ColumnBlock) -> Layer:
-    activations = read_block(task.run, block)
+    activations = hide_rounding(read_block(task.run, block), task.rows)
     rule, n_contrasts = task.spec.rule, len(task.exchange.n_positive)
     try:
         stumps = fit_stumps(

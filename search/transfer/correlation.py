@@ -19,6 +19,7 @@ from storage.schema import SITES, SPLITS, Site, Split
 
 from ..errors import SearchError
 from ..exchange import permute_labels
+from ..rounding import hide_rounding
 from ..scan import ColumnBlock, plan_columns, read_block, validate_finite, validate_sites
 from ..supervision import Supervision, read_supervision
 from ..task_graph import Key, Scheduler, TaskGraph
@@ -200,7 +201,7 @@ def read_values(run: Run, block: ColumnBlock, rows: npt.NDArray[np.intp]) -> npt
     """Return the activations of a column block for `rows`: float64 (unit, sample)."""
     activations = read_block(run, block)
     validate_finite(run, block, activations, rows)
-    return np.ascontiguousarray(activations[rows].T, dtype=np.float64)
+    return np.ascontiguousarray(hide_rounding(activations, rows)[rows].T, dtype=np.float64)
 
 
 def _read_whole(run: Run, block: ColumnBlock, rows: npt.NDArray[np.intp]) -> WholeColumns:

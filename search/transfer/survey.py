@@ -30,7 +30,7 @@ By = Literal["task", "prompt", "shift", "layer", "model"]
 BYS: tuple[By, ...] = ("task", "prompt", "shift", "layer", "model")
 """What Super Neurons may carry over to."""
 
-MATCHED_NEURONS = 128
+MATCHED_NEURONS = 64
 """Super Neurons of a run, the best, for which another model is searched."""
 
 Watch = Callable[[str, str], AbstractContextManager[None]]
