@@ -52,7 +52,9 @@ def demo(
         console = Console()
         print_findings(console, findings)
         print_studies(console, result.studies)
-        console.print(f"Activations: {out}/activations.zarr   figures: {out}/summary.json", soft_wrap=True)
+        console.print(
+            f"Activations: {out}/activations.zarr   figures: {out}/summary.json   pictures: {out}/*.png", soft_wrap=True
+        )
 
 
 app.command(epilog="Example: superneurons search demo.zarr --run tiny-llava/easy-vqa.shape --json")(search)
