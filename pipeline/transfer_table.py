@@ -13,6 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from search.transfer.heatmap import SHOWN_OPPONENTS, SIGNIFICANT
 from search.transfer.run_name import parse_run_name
 from search.transfer.run_transfer import OPPONENTS
 
@@ -22,7 +23,6 @@ from .search_table import UNKNOWN, add_figures, name_per_cent, start_table
 if TYPE_CHECKING:
     import xarray
 
-SHOWN_OPPONENTS = ("majority", "base", "calibrated")
 PICTURE_DPI = 130
 
 
@@ -35,57 +35,66 @@ def print_studies(console: Console, studies: Sequence[xarray.Dataset]) -> None:
 
 
 def tables_of_tasks(studies: Sequence[xarray.Dataset]) -> list[Table]:
-    """Return, for each study of tasks, accuracies as they are, and what the neurons add to random ones.
+    """Return, for each study of tasks, accuracies as they are, and what the neurons add to random ones."""
+    return [make(study) for study in _of_kind(studies, "task") for make in (_table_of_frozen, _table_of_neurons)]
+
+
+def _table_of_frozen(study: xarray.Dataset) -> Table:
+    """Return one row a source, a column a target, and the opponents below.
 
     A star is behind what is of some of the test samples alone: those of the options in common, and of pictures that the
     source has not learned from.
     """
-    tables = []
-    for study in _of_kind(studies, "task"):
-        targets = [parse_run_name(name).task for name in study.target.values.tolist()]
-        numbered = [f"{place}  {task}" for place, task in enumerate(targets, start=1)]
-        places = [str(place) for place in range(1, len(targets) + 1)]
-        table = start_table(f"{study.attrs['owner']}: Super Neurons of a task (row) on others, as they are, %", "task")
-        add_figures(table, places)
-        frozen = study.sel(mode="frozen")
-        partial = (frozen.n < study.n_test).transpose("source", "target").values
-        for row, accuracy, of_some in zip(numbered, frozen.accuracy.values.T, partial, strict=True):
-            cells = [name_per_cent(value) for value in accuracy]
-            table.add_row(
-                row, *(cell + "*" * bool(some and cell != UNKNOWN) for cell, some in zip(cells, of_some, strict=True))
-            )
-        table.add_section()
-        for name in SHOWN_OPPONENTS:
-            opponent = study.opponent_accuracy.values[:, OPPONENTS.index(name)]
-            table.add_row(f"   {name}", *map(name_per_cent, opponent))
-        tables.append(table)
-        table = start_table(
-            f"{study.attrs['owner']}: these neurons with new thresholds, less random ones of their layers, points",
-            "task",
-        )
-        add_figures(table, places)
-        for row, above in zip(numbered, study.above_random.values.T, strict=True):
-            table.add_row(row, *(name_per_cent(value, sign="+") for value in above))
-        tables.append(table)
-    return tables
+    table = start_table(f"{study.attrs['owner']}: Super Neurons of a task (row) on others, as they are, %", "task")
+    rows = _number_tasks(table, study.source.values.tolist())
+    frozen = study.sel(mode="frozen").transpose("source", "target", ...)
+    partial = (frozen.n < study.n_test).values
+    for row, accuracies, of_some in zip(rows, frozen.accuracy.values, partial, strict=True):
+        cells = [
+            name_per_cent(accuracy) + "*" * bool(some and np.isfinite(accuracy))
+            for accuracy, some in zip(accuracies, of_some, strict=True)
+        ]
+        table.add_row(row, *cells)
+    table.add_section()
+    for name in SHOWN_OPPONENTS:
+        opponent = study.opponent_accuracy.values[:, OPPONENTS.index(name)]
+        table.add_row(f"   {name}", *map(name_per_cent, opponent))
+    return table
+
+
+def _table_of_neurons(study: xarray.Dataset) -> Table:
+    """Return one row a source, a column a target: what its neurons are above random ones, in points."""
+    title = f"{study.attrs['owner']}: these neurons with new thresholds, less random ones of their layers, points"
+    table = start_table(title, "task")
+    rows = _number_tasks(table, study.source.values.tolist())
+    for row, above in zip(rows, study.above_random.transpose("source", "target").values, strict=True):
+        table.add_row(row, *(name_per_cent(value, sign="+") for value in above))
+    return table
+
+
+def _number_tasks(table: Table, names: Sequence[str]) -> list[str]:
+    """Return numbered tasks for the rows of `table`, and add a column for each number: names are too long for it."""
+    add_figures(table, [str(place) for place in range(1, len(names) + 1)])
+    return [f"{place}  {parse_run_name(name).task}" for place, name in enumerate(names, start=1)]
 
 
 def tables_of_overlap(studies: Sequence[xarray.Dataset]) -> list[Table]:
     """Return, for each study of sets, how many neurons two runs share, marked where chance seldom makes as many."""
     tables = []
     for study in _of_kind(studies, "overlap"):
-        names = [parse_run_name(name).task for name in study.run.values.tolist()]
-        title = f"{study.attrs['owner']}: Super Neurons of both tasks; * p <= 0.05 given how many each layer has"
+        title = (
+            f"{study.attrs['owner']}: Super Neurons of both tasks; * p <= {SIGNIFICANT} given how many each layer has"
+        )
         table = start_table(title, "task")
-        add_figures(table, [str(place) for place in range(1, len(names) + 1)])
-        for row, name in enumerate(names):
-            unlikely = study.p_value_by_layer.values[row] <= 0.05
-            counts = study.n_both.values[row]
+        for place, row in enumerate(_number_tasks(table, study.run.values.tolist())):
+            marks = study.p_value_by_layer.values[place] <= SIGNIFICANT
+            marks[place] = False
+            counts = study.n_both.values[place].tolist()
             cells = [
-                UNKNOWN if count < 0 else f"{count}{'*' if mark and row != place else ''}"
-                for place, (count, mark) in enumerate(zip(counts, unlikely, strict=True))
+                UNKNOWN if count < 0 else f"{count}{'*' * bool(mark)}"
+                for count, mark in zip(counts, marks, strict=True)
             ]
-            table.add_row(f"{row + 1}  {name}", *cells)
+            table.add_row(row, *cells)
         tables.append(table)
     return tables
 
