@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .cluster import Address, GpusPerWorker, Serial, Threads, Workers
 from .source import Data, Labels, Question, Revision
 from .store import AsJson, StoreUrl, print_json
 
@@ -56,13 +57,11 @@ def ablate(
         float, typer.Option(min=0, max=1, help="Super Neurons are above chance at this q-value; 1: any.")
     ] = 0.05,
     seed: Annotated[int, typer.Option(min=0, help="Of the random controls.")] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Ray actors, each with the model loaded once.")] = 1,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each worker.")] = 1,
-    gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs that each worker asks Ray for.")] = 0,
-    address: Annotated[
-        str | None, typer.Option(help='Ray cluster, "auto" inside one; default: start one here.')
-    ] = None,
-    serial: Annotated[bool, typer.Option("--serial", help="Compute in this process, without Ray.")] = False,
+    workers: Workers = 1,
+    threads: Threads = 1,
+    gpus_per_worker: GpusPerWorker = 0,
+    address: Address = None,
+    serial: Serial = False,
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Keep scores and figures in the store, and go on from there.")
     ] = True,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..limit import MAX_BLOCK, MAX_TOKENS
+from .cluster import Address, GpusPerWorker, Serial, Threads, Workers
 from .plan import Only
 from .source import (
     Data,
@@ -79,13 +80,11 @@ def extract(
     batch_size: Annotated[int, typer.Option(min=1, help="Rows of prompts a forward pass.")] = 64,
     greedy: Annotated[bool, typer.Option(help="Also generate and store the model's own answer.")] = True,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first samples of each task.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Ray actors, each with the model loaded once.")] = 1,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each worker.")] = 1,
-    gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs that each worker asks Ray for.")] = 0,
-    address: Annotated[
-        str | None, typer.Option(help='Ray cluster, "auto" inside one; default: start one here.')
-    ] = None,
-    serial: Annotated[bool, typer.Option("--serial", help="Compute in this process, without Ray.")] = False,
+    workers: Workers = 1,
+    threads: Threads = 1,
+    gpus_per_worker: GpusPerWorker = 0,
+    address: Address = None,
+    serial: Serial = False,
     retry_quarantined: Annotated[
         bool, typer.Option("--retry-quarantined", help="Try samples again that could not be read before.")
     ] = False,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from .cluster import EngineName
 from .store import AsJson, ReadableStoreUrl, print_json
 
 if TYPE_CHECKING:
@@ -36,9 +37,7 @@ def search(
     ] = 0.05,
     correction: Annotated[str, typer.Option(help="q-values by bh (Benjamini-Hochberg) or by (-Yekutieli).")] = "bh",
     site: Annotated[list[str] | None, typer.Option(help="Only this site; may be given several times.")] = None,
-    engine: Annotated[
-        str, typer.Option(help="threads, processes, ray, or a Dask scheduler such as tcp://host:8786.")
-    ] = "threads",
+    engine: EngineName = "threads",
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Keep the scores of all neurons in the store, below _search.")
     ] = True,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .cluster import EngineName
 from .store import AsJson, ReadableStoreUrl, print_json
 
 REMEDY = "extract other tasks, variants or models of them"
@@ -20,9 +21,7 @@ def transfer(
         str, typer.Option(help="task, prompt, shift, layer, model, or some of them, separated by commas; default: all.")
     ] = "",
     pictures: Annotated[Path | None, typer.Option(help="A folder for pictures, a .png file for each.")] = None,
-    engine: Annotated[
-        str, typer.Option(help="threads, processes, ray, or a Dask scheduler such as tcp://host:8786.")
-    ] = "threads",
+    engine: EngineName = "threads",
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Keep what is found in the store, below _search and _transfer.")
     ] = True,

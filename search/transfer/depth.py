@@ -24,7 +24,7 @@ from ..baseline.control import CONTROL_VARIANTS, QUESTION_ONLY
 from ..classifier import SuperNeurons
 from ..errors import SearchError
 from ..evaluation import open_test_split
-from ..interval import clustered_interval
+from ..interval import clustered_interval, compare_paired
 from ..scan import count_layers
 from ..searched_run import SearchedRun
 from ..task_graph import Scheduler
@@ -66,6 +66,11 @@ FIGURES: Mapping[str, Figure] = {
         description="accuracy less the best of question_only and the controls; NaN unless all are known",
         dims=("depth",),
     ),
+    "visual_gain_low": Figure(
+        description="lower end of its 95 % interval, of the same samples clustered by image, to that best one",
+        dims=("depth",),
+    ),
+    "visual_gain_high": Figure(description="upper end", dims=("depth",)),
     "majority": Figure(description="test accuracy of the most frequent answer"),
     "question_only": Figure(description="test accuracy of the most frequent answer to each question's text"),
     "n": Figure(description="samples of the test split", dtype="i8", fill=0),
@@ -222,7 +227,7 @@ def _measure(
     alone = predict_baselines(run, supervision, test)
     labels, accuracy = supervision.labels[test], right_test.mean(axis=1)
     values |= {name: float((alone[name] == labels).mean()) for name in ("majority", "question_only")}
-    values |= _measure_gain(accuracy, values["question_only"], controls, scheduler, study=study)
+    values |= _measure_gain(right_test, alone["question_only"] == labels, images, controls, scheduler, study=study)
     enough = _find_enough(right_validation)
     return values | {
         "validation_accuracy": right_validation.mean(axis=1),
@@ -279,35 +284,47 @@ def _interval_all(right: Mapping[str, Right], images: npt.NDArray[np.object_]) -
 
 
 def _measure_gain(
-    accuracy: npt.NDArray[np.float64],
-    question_only: float,
+    right: Right,
+    question_only: Right,
+    images: npt.NDArray[np.object_],
     controls: Mapping[str, SearchedRun | str],
     scheduler: Scheduler,
     *,
     study: str,
 ) -> dict[str, Any]:
-    """Return what Super Neurons of the controls know at each depth, and what `accuracy` (depth,) is above that."""
+    """Return what Super Neurons of the controls know at each depth, and what those that are `right` are above that.
+
+    `right` is (depth, row), `question_only` (row,). The interval is of the same samples, right here and in the best
+    control; NaN where a control has other valid ones.
+    """
     told = {
-        name: control if isinstance(control, str) else _measure_control(control, scheduler, study=study)
+        name: control if isinstance(control, str) else _answer_control(control, scheduler, study=study)
         for name, control in controls.items()
     }
-    unknown = np.full(len(accuracy), np.nan)
     gains = []
-    for depth, of_depth in enumerate(accuracy.tolist()):
-        alone: dict[str, float | str] = {QUESTION_ONLY: question_only}
-        alone |= {name: one if isinstance(one, str) else float(one[depth]) for name, one in told.items()}
-        gains.append(measure_visual_gain(of_depth, alone).gain)
+    for depth, of_depth in enumerate(right):
+        known = {QUESTION_ONLY: question_only}
+        known |= {name: one[depth] for name, one in told.items() if not isinstance(one, str)}
+        alone: dict[str, float | str] = {name: one for name, one in told.items() if isinstance(one, str)}
+        alone |= {name: float(one.mean()) for name, one in known.items()}
+        gain = measure_visual_gain(float(of_depth.mean()), alone)
+        ends = [np.nan, np.nan]
+        if gain.control and len(known[gain.control]) == len(of_depth):
+            paired = compare_paired(of_depth, known[gain.control], images)
+            ends = [paired.low, paired.high]
+        gains.append([gain.gain, *ends])
+    unknown = np.full(len(right), np.nan)
     return {
-        "control_accuracy": np.array([unknown if isinstance(one, str) else one for one in told.values()]),
-        "visual_gain": gains,
+        "control_accuracy": np.array([unknown if isinstance(one, str) else one.mean(axis=1) for one in told.values()]),
+        **dict(zip(("visual_gain", "visual_gain_low", "visual_gain_high"), np.array(gains).T, strict=True)),
     }
 
 
-def _measure_control(control: SearchedRun, scheduler: Scheduler, *, study: str) -> npt.NDArray[np.float64]:
+def _answer_control(control: SearchedRun, scheduler: Scheduler, *, study: str) -> Right:
+    """Return whether a control's own Super Neurons of each depth are right about its test split, (depth, row)."""
     neurons = control.select_depths(scheduler=scheduler)
     open_test_split(control.scan, control.selection, study=study)
-    right = _answer_depths(control, neurons, control.supervision.rows("test"), scheduler)
-    return np.asarray(right.mean(axis=1))
+    return _answer_depths(control, neurons, control.supervision.rows("test"), scheduler)
 
 
 def _find_enough(right: Right) -> int:

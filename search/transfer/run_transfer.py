@@ -175,20 +175,40 @@ def _plan(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """A source and where it goes: its place among the sources, and the options that it shares with the target."""
+    """A source and where it goes.
+
+    ``place`` is the source's among the sources, ``match`` are the options that it shares with the target, and
+    ``unseen`` (row,) tells which test samples of the target show pictures that the source's search has not seen.
+    """
 
     place: int
     source: SearchedRun
     match: OptionMatch
+    unseen: npt.NDArray[np.bool_]
 
 
 def _plan_pairs(sources: Sequence[SearchedRun], target: SearchedRun, is_pair: IsPair) -> list[Pair]:
     options = target.run.read_options()
-    return [
-        Pair(place=place, source=source, match=match_options(source.run.read_options(), options))
-        for place, source in enumerate(sources)
-        if is_pair(source, target)
-    ]
+    shown = target.run.read_samples("image_id")[target.supervision.rows("test")].tolist()
+    pairs = []
+    for place, source in enumerate(sources):
+        if is_pair(source, target):
+            seen = _find_seen(source)
+            pairs.append(
+                Pair(
+                    place=place,
+                    source=source,
+                    match=match_options(source.run.read_options(), options),
+                    unseen=np.array([image not in seen for image in shown]),
+                )
+            )
+    return pairs
+
+
+def _find_seen(source: SearchedRun) -> set[str]:
+    """Return the pictures that a search has fitted stumps to, or chosen by."""
+    rows = np.concatenate([source.supervision.rows("probe"), source.supervision.rows("validation")])
+    return {image for image in source.run.read_samples("image_id")[rows].tolist() if image}
 
 
 class _Target:
@@ -260,7 +280,7 @@ class _Target:
     ) -> None:
         class_of = np.full(len(self.options), -1)
         class_of[list(classifier.options)] = np.arange(len(classifier.options))
-        kept = np.flatnonzero(self._unseen(pair) & (class_of[self.labels] >= 0))
+        kept = np.flatnonzero(pair.unseen & (class_of[self.labels] >= 0))
         score = score_answers(
             class_of[answers[kept]],
             class_of[self.labels[kept]],
@@ -272,32 +292,24 @@ class _Target:
         for name, figure in asdict(score).items():
             self.values[name][pair.place, MODES.index(mode)] = figure
 
-    def _unseen(self, pair: Pair) -> npt.NDArray[np.bool_]:
-        """Return which test samples show pictures that the source's search has not seen, (row,)."""
-        searched = pair.source.supervision
-        seen = np.concatenate([searched.rows("probe"), searched.rows("validation")])
-        known = {image for image in pair.source.run.read_samples("image_id")[seen].tolist() if image}
-        return np.array([image not in known for image in self.images[self.rows].tolist()])
-
     def _describe(self, pair: Pair) -> None:
         values, place = self.values, pair.place
         values["n_neurons"][place] = len(pair.source.super_neurons)
         values["n_shared_options"][place] = len(pair.match)
-        values["n_excluded"][place] = int((~self._unseen(pair)).sum())
+        values["n_excluded"][place] = int((~pair.unseen).sum())
         if pair.match.is_comparable:
             values["prior_distance"][place] = _measure_prior_distance(pair, self.supervision)
         if pair.source.run.read_options() == self.options and all(
             run.has_array("option_logit") for run in (pair.source.run, self.target.run)
         ):
             answers = carry_calibration(pair.source, self.target, self.rows)
-            kept = self._unseen(pair)
-            if kept.any():
-                values["carried_calibration"][place] = float((answers == self.labels)[kept].mean())
+            if pair.unseen.any():
+                values["carried_calibration"][place] = float((answers == self.labels)[pair.unseen].mean())
 
     def _compare_random(self, pair: Pair, answers: dict[tuple[int, str], Answers]) -> None:
         """Set the neurons of a pair beside as many random ones of the same layers."""
-        kept = self._unseen(pair)
-        if not kept.any() or not self.spec.n_draws:
+        kept = pair.unseen
+        if not kept.any():
             return
         right = answers[pair.place, "rethresholded"] == self.labels
         drawn = [answers[pair.place, f"random {draw}"] == self.labels for draw in range(self.spec.n_draws)]

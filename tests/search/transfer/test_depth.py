@@ -15,7 +15,7 @@ import xarray
 from search.baseline import predict_layer_probes, predict_lens, predict_lens_calibrated
 from search.classifier import SuperNeurons
 from search.errors import SearchError
-from search.interval import clustered_interval
+from search.interval import clustered_interval, compare_paired
 from search.searched_run import SearchedRun, choose_neurons
 from search.selection import Select, Selection
 from search.supervision import read_supervision
@@ -223,6 +223,16 @@ def test_what_needs_no_picture_is_no_visual_gain(tmp_path: Path) -> None:
     assert found.control_accuracy.sel(control="swapped image").values.tolist() == [0.7] * 4
     np.testing.assert_allclose(found.visual_gain, [0, 0.2, 0.2, 0.2], rtol=0, atol=1e-12)
     assert found.visual_gain[0] == 0
+    rows, images = searched.supervision.rows("test"), searched.run.read_samples("image_id")
+    blank = controls["blank image"]
+    assert isinstance(blank, SearchedRun)
+    right = [
+        one.select_depths()[depth].predict(one.run, rows) == one.supervision.labels[rows]
+        for one, depth in ((searched, 1), (blank, 1))
+    ]
+    paired = compare_paired(right[0], right[1], images[rows])
+    assert (found.visual_gain_low[1], found.visual_gain_high[1]) == (paired.low, paired.high)
+    assert (found.visual_gain_low < found.visual_gain).all() and (found.visual_gain < found.visual_gain_high).all()
     for one in (searched, *controls.values()):
         assert isinstance(one, SearchedRun)
         (entry,) = read_entries(one.run)

@@ -158,9 +158,11 @@ def test_what_is_of_some_samples_alone_has_a_star(tmp_path: Path) -> None:
 def test_runs_without_super_neurons_are_drawn_too(tmp_path: Path) -> None:
     for task in ("t", "u"):
         plant_run(tmp_path / "store", f"m/{task}", labels=LABELS, signals={})
-    studies = Survey(open_dataset(tmp_path / "store")).study("task")
-    for _, figure in draw_studies(studies):
+    drawn = dict(draw_studies(Survey(open_dataset(tmp_path / "store")).study("task")))
+    assert len(drawn) == 6
+    for figure in drawn.values():
         save(figure, tmp_path)
+    assert count_hatched(drawn["m.transfer"].axes[0]) == 4
 
 
 def test_a_study_from_the_store_is_drawn_alike(tmp_path: Path) -> None:

@@ -1,0 +1,16 @@
+"""Options that say where work is done: what computes models' passes, and what runs the tasks of a search."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Workers = Annotated[int, typer.Option(min=1, help="Ray actors, each with the model loaded once.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads of each worker.")]
+GpusPerWorker = Annotated[float, typer.Option(min=0, help="GPUs that each worker asks Ray for.")]
+Address = Annotated[str | None, typer.Option(help='Ray cluster, "auto" inside one; default: start one here.')]
+Serial = Annotated[bool, typer.Option("--serial", help="Compute in this process, without Ray.")]
+EngineName = Annotated[
+    str, typer.Option("--engine", help="threads, processes, ray, or a Dask scheduler such as tcp://host:8786.")
+]
