@@ -31,6 +31,10 @@ class SampleError(PipelineError):
     """A sample cannot be read or does not fit its task."""
 
 
+class ClassifierError(PipelineError):
+    """A portable classifier cannot be run: it is of another model, or of what is not computed early."""
+
+
 class EngineError(PipelineError):
     """The workers that were asked for cannot be had."""
 

@@ -118,6 +118,7 @@ def plan_run(request: RunRequest) -> RunPlan:
             "libraries": _find_versions(),
             "python": platform.python_version(),
             "prompt": prompt,
+            "prompt_template": task.prompt,
             "option_tokens": option_tokens,
             "settings": asdict(settings),
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,18 @@ class ImageFile:
     def open(self) -> Image:
         """Return the picture in RGB, decoded whole."""
         return decode_picture(self.path, str(self.path))
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBytes:
+    """A picture in memory, in the bytes of a file of any format that Pillow reads; ``where`` names it in messages."""
+
+    content: bytes
+    where: str = "picture"
+
+    def open(self) -> Image:
+        """Return the picture in RGB, decoded whole."""
+        return decode_picture(io.BytesIO(self.content), self.where)
 
 
 def decode_picture(file: Path | IO[bytes], where: str) -> Image:

@@ -143,5 +143,14 @@ class Family:
 
         return count_tile_patches(config)
 
+    def shorten(self, config: PretrainedConfig, depth: int) -> None:
+        """Change `config` to that of a model of the first `depth` layers, lists of a value a layer included."""
+        text: Any = config.get_text_config()
+        n_layers = text.num_hidden_layers
+        for name, value in list(vars(text).items()):
+            if "layer" in name and isinstance(value, list) and len(value) == n_layers:
+                setattr(text, name, value[:depth])
+        text.num_hidden_layers = depth
+
     def drop_unused(self, model: PreTrainedModel) -> None:
         """Remove modules of `model` that no forward pass of ours needs."""

@@ -34,6 +34,13 @@ class QwenVLFamily(Family):
         )
         return cast("torch.Tensor", found[:, 0])
 
+    def shorten(self, config: Any, depth: int) -> None:
+        """Keep the first layers, and of the picture's features that are added after layers those that they need."""
+        super().shorten(config, depth)
+        deepstack = getattr(config.vision_config, "deepstack_visual_indexes", None)
+        if deepstack is not None:
+            config.vision_config.deepstack_visual_indexes = list(deepstack)[: depth - 1]
+
     def count_image_tokens(self, config: Any, *, width: int, height: int) -> int:
         """Count the tokens of a picture, one for each square of patches."""
         return (

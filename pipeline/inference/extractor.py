@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -19,14 +16,14 @@ from storage.schema import SPLITS, Site
 from ..family import Family
 from ..sample import Sample
 from .decoder import find_decoder
-from .encoding import Encoded, Encoder
+from .encoding import Encoder
 from .evidence import Head, find_evidence
 from .forward import Forward
-from .memory import halve_on_shortage
-from .packing import Batch, Row, collate, plan_batches, plan_rows
+from .packing import Batch, Row, collate
 from .prompt import find_option_tokens, parse_answer
 from .recorder import Recorder, Replacement
-from .vision import Features, compute_features
+from .vision import Features
+from .wave import Outcome, Turn, Waves
 
 if TYPE_CHECKING:
     import torch
@@ -34,9 +31,6 @@ if TYPE_CHECKING:
 
 MAX_NEW_TOKENS = 8
 """Length at which a greedy answer is cut; the options of categorical tasks are shorter."""
-
-WAVE_BATCHES = 4
-"""Batches whose pictures are held at a time: enough to sort rows by length, few enough to bound the memory."""
 
 NO_TOKEN = -1
 """Ends no answer: of models that have no such token."""
@@ -46,8 +40,6 @@ BlockValues = dict[str, npt.NDArray[Any]]
 ``lens_logit`` (sample, token, layer, option), ``option_logit`` (sample, option) and ``image_feature`` (sample, feature)
 float32; ``answer_token`` (sample, token) int32; one value a sample for the rest. Rows are in the order of the samples;
 those of samples that are not ``valid`` hold NaN, or the fill value of the array."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,30 +75,10 @@ class Reading:
 
 
 @dataclass(slots=True, kw_only=True)
-class Extracted:
-    """The arrays of a block, and what happened on the way.
-
-    ``quarantined`` says of each sample that could not be read why, by its id. ``batch_size`` is the smallest that
-    memory forced, and ``unshared`` says why questions about one picture did not share it.
-    """
+class Extracted(Outcome):
+    """The arrays of a block, and what happened on the way."""
 
     values: BlockValues
-    batch_size: int
-    quarantined: dict[str, str] = field(default_factory=dict)
-    unshared: set[str] = field(default_factory=set)
-
-
-ComputeBatch = Callable[[Sequence[Row], Mapping[int, Features]], None]
-"""Computes rows of prompts, given the features of their pictures, and keeps what it finds."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """One way of computing all batches: what is replaced meanwhile, and whether activations are recorded."""
-
-    compute: ComputeBatch
-    replacements: tuple[Replacement, ...]
-    record: bool
 
 
 class Extractor:
@@ -137,8 +109,7 @@ class Extractor:
         if reading.compiled:
             for block in self.decoder.blocks:
                 block.compile(dynamic=True)
-        self._ahead = ThreadPoolExecutor(1)
-        self._logged: set[str] = set()
+        self._waves = Waves(model, processor, family, self.decoder, share_images=reading.share_images)
 
     def extract(
         self,
@@ -155,11 +126,13 @@ class Extractor:
         """
         encoder = Encoder(self.model, self.family, self.processor, template=question.template)
         option_tokens = self._find_option_tokens(encoder, samples, question)
-        result = Extracted(values=self._allocate(samples, question), batch_size=batch_size)
-        compute = partial(self._extract_batch, question=question, option_tokens=option_tokens, values=result.values)
-        turn = Turn(compute=compute, replacements=self.reading.replacements, record=True)
-        self._compute(encoder, samples, [turn], result, excluded=excluded)
-        return result
+        values = self._allocate(samples, question)
+        turn = Turn(
+            compute=partial(self._extract_batch, question=question, option_tokens=option_tokens, values=values),
+            attach=partial(self._recorder.attach, self.reading.replacements),
+        )
+        outcome = self._waves.compute(encoder, samples, [turn], batch_size=batch_size, excluded=excluded)
+        return _join(outcome, values)
 
     def answer(
         self,
@@ -179,40 +152,16 @@ class Extractor:
         encoder = Encoder(self.model, self.family, self.processor, template=question.template)
         option_tokens = self._find_option_tokens(encoder, samples, question)
         evidence = np.full((len(samples), len(ablations), len(question.options)), np.nan, dtype=np.float32)
-        values: BlockValues = {"valid": np.ones(len(samples), dtype=bool), "evidence": evidence}
-        result = Extracted(values=values, batch_size=batch_size)
         turns = [
             Turn(
                 compute=partial(self._answer_batch, option_tokens=option_tokens, evidence=evidence[:, number]),
-                replacements=(*self.reading.replacements, *ablation),
-                record=False,
+                attach=partial(self._recorder.attach, (*self.reading.replacements, *ablation), record=False),
             )
             for number, ablation in enumerate(ablations)
         ]
-        self._compute(encoder, samples, turns, result, excluded=excluded)
-        evidence[~values["valid"]] = np.nan  # memory may have sufficed for some of the ablations
-        return result
-
-    def _compute(
-        self,
-        encoder: Encoder,
-        samples: Sequence[Sample],
-        turns: Sequence[Turn],
-        result: Extracted,
-        *,
-        excluded: Mapping[str, str],
-    ) -> None:
-        """Compute all samples but the `excluded` in every turn, and note in `result` what happened on the way."""
-        valid = result.values["valid"]
-        valid[:] = [sample.sample_id not in excluded for sample in samples]
-        result.quarantined |= excluded
-        waves = _plan_waves(samples, valid.nonzero()[0], n_pictures=result.batch_size * WAVE_BATCHES)
-        for encoded in self._encode_ahead(encoder, samples, waves):
-            self._compute_wave(encoded, turns, result)
-            for place, reason in sorted(encoded.quarantined.items()):
-                result.quarantined[samples[place].sample_id] = reason
-                valid[place] = False
-        self._log(result.unshared)
+        outcome = self._waves.compute(encoder, samples, turns, batch_size=batch_size, excluded=excluded)
+        evidence[~outcome.valid] = np.nan  # memory may have sufficed for some of the ablations
+        return _join(outcome, {"evidence": evidence})
 
     def _find_option_tokens(
         self, encoder: Encoder, samples: Sequence[Sample], question: Question
@@ -220,84 +169,6 @@ class Extractor:
         if question.option_tokens or not samples:
             return question.option_tokens
         return find_option_tokens(self.processor.tokenizer, encoder.render(samples[0]), question.options)
-
-    def _encode_ahead(
-        self, encoder: Encoder, samples: Sequence[Sample], waves: Iterable[list[int]]
-    ) -> Iterator[Encoded]:
-        """Return each wave encoded; while one is computed, the pictures of the next are read."""
-
-        def encode(wave: list[int]) -> Encoded:
-            return encoder.encode([samples[place] for place in wave], wave)
-
-        waiting: deque[Future[Encoded]] = deque()
-        for wave in waves:
-            waiting.append(self._ahead.submit(encode, wave))
-            if len(waiting) > 1:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-    def _compute_wave(self, encoded: Encoded, turns: Sequence[Turn], result: Extracted) -> None:
-        """Compute the samples of a wave in every turn, their pictures once."""
-        features = self._compute_features(encoded, batch_size=result.batch_size)
-        rows, unshared = self._plan_rows(encoded)
-        result.unshared |= unshared
-        for turn in turns:
-            with self._recorder.attach(turn.replacements, record=turn.record):
-                self._compute_rows(rows, features, turn.compute, encoded, result)
-
-    def _compute_rows(
-        self,
-        rows: Sequence[Row],
-        features: Mapping[int, Features],
-        compute: ComputeBatch,
-        encoded: Encoded,
-        result: Extracted,
-    ) -> None:
-        """Compute rows batch by batch; prompts for which there is no memory at all are quarantined."""
-
-        def run(part: Sequence[Row]) -> None:
-            compute(part, features)
-
-        def give_up(row: Row) -> Sequence[Row]:
-            if len(row.prompts) > 1:
-                return row.halves()
-            encoded.quarantined[row.prompts[0].sample] = "out of memory with this sample alone"
-            return ()
-
-        for batch in plan_batches(rows, size=1 if self.decoder.rope_knows_length else result.batch_size):
-            result.batch_size = halve_on_shortage(batch, run, give_up) or result.batch_size
-
-    def _plan_rows(self, encoded: Encoded) -> tuple[list[Row], set[str]]:
-        if not self.reading.share_images:
-            return plan_rows(encoded.groups, image_tokens=(), share=False)
-        if self.decoder.rope_knows_length:
-            rows, _ = plan_rows(encoded.groups, image_tokens=(), share=False)
-            return rows, {"positions of this model are encoded by how long a sequence is"}
-        if self.family.prefix_attends_both_ways:
-            rows, _ = plan_rows(encoded.groups, image_tokens=(), share=False)
-            return rows, {"the prompts of this family attend both ways"}
-        return plan_rows(encoded.groups, image_tokens=self.family.image_token_ids(self.processor), share=True)
-
-    def _compute_features(self, encoded: Encoded, *, batch_size: int) -> dict[int, Features]:
-        """Return the features of every picture of a wave, by its number."""
-        features: dict[int, Features] = {}
-
-        def run(part: Sequence[int]) -> None:
-            features.update(
-                zip(part, compute_features(self.model, [encoded.pictures[picture] for picture in part]), strict=True)
-            )
-
-        def give_up(picture: int) -> Sequence[int]:
-            (group,) = [group for group in encoded.groups if group[0].picture == picture]
-            encoded.groups.remove(group)
-            encoded.quarantined |= {prompt.sample: "out of memory with this picture alone" for prompt in group}
-            return ()
-
-        pictures = list(encoded.pictures)
-        for start in range(0, len(pictures), batch_size):
-            halve_on_shortage(pictures[start : start + batch_size], run, give_up)
-        return features
 
     def _extract_batch(
         self,
@@ -413,29 +284,16 @@ class Extractor:
             return [NO_TOKEN]
         return list(ends) if isinstance(ends, list) else [ends]
 
-    def _log(self, reasons: set[str]) -> None:
-        for reason in sorted(reasons - self._logged):
-            logger.info("%s: questions about one picture do not share it: %s", type(self.model).__name__, reason)
-        self._logged |= reasons
 
-
-def _plan_waves(samples: Sequence[Sample], places: Iterable[int], *, n_pictures: int) -> Iterator[list[int]]:
-    """Return the places of samples in parts of `n_pictures` pictures, one after another.
-
-    Samples that follow each other about one picture are in one part; a picture that comes back later may be in another.
-    """
-    wave: list[int] = []
-    n_seen = 0
-    for place in places:
-        images = samples[place].images
-        if wave and (not images or images != samples[wave[-1]].images):
-            n_seen += 1
-            if n_seen == n_pictures:
-                yield wave
-                wave, n_seen = [], 0
-        wave.append(int(place))
-    if wave:
-        yield wave
+def _join(outcome: Outcome, values: BlockValues) -> Extracted:
+    """Return the arrays with what happened while they were computed, ``valid`` among them."""
+    return Extracted(
+        values={**values, "valid": outcome.valid},
+        valid=outcome.valid,
+        batch_size=outcome.batch_size,
+        quarantined=outcome.quarantined,
+        unshared=outcome.unshared,
+    )
 
 
 def _sample_values(samples: Sequence[Sample]) -> BlockValues:
@@ -447,7 +305,6 @@ def _sample_values(samples: Sequence[Sample]) -> BlockValues:
     return {
         "label": np.array([sample.label for sample in samples], dtype=np.int16),
         "split": np.array([SPLITS.index(sample.split) for sample in samples], dtype=np.int8),
-        "valid": np.ones(len(samples), dtype=bool),
         "n_options": np.array([len(sample.options) for sample in samples], dtype=np.int16),
         "sample_id": texts("sample_id"),
         "image_id": texts("image_id"),

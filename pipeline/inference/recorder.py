@@ -1,4 +1,4 @@
-"""Hooks of a forward pass: what is read at each site, and what is put in its place."""
+"""The recorder of a forward pass: what is read at each site, and what is put in its place."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from storage.schema import SITES, Site
 
 from ..errors import PipelineError, UnsupportedModelError
 from .decoder import Decoder
+from .hook import hook_site
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,10 +103,10 @@ class Recorder:
         """Replace, and `record`, in every forward pass made inside the ``with`` block."""
         validate_replacements(self._decoder, replacements)
         handles = [  # first, so that what they put in place is recorded
-            self._hook(r.site, r.layer, self._leave_alone(_replacer(r, self))) for r in replacements
+            hook_site(self._decoder, r.site, r.layer, self._leave_alone(_replacer(r, self))) for r in replacements
         ]
         handles += [
-            self._hook(site, layer, self._leave_alone(self._keeper(site, layer)))
+            hook_site(self._decoder, site, layer, self._leave_alone(self._keeper(site, layer)))
             for site in (self._spans if record else ())
             for layer in range(len(self._decoder.blocks))
         ]
@@ -132,24 +132,6 @@ class Recorder:
                 self._site(site)[:, read.token, layer] = kept
 
         return keep
-
-    def _hook(self, site: Site, layer: int, see: Any) -> Any:
-        """Call `see` with the activation at a site in each pass; what it returns, if anything, takes its place."""
-
-        def on_output(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-            if not isinstance(output, tuple):
-                return see(output)
-            seen = see(output[0])
-            return None if seen is None else (seen, *output[1:])
-
-        def on_input(_module: nn.Module, inputs: tuple[Any, ...]) -> Any:
-            seen = see(inputs[0])
-            return None if seen is None else (seen, *inputs[1:])
-
-        if site == "residual":
-            return self._decoder.blocks[layer].register_forward_hook(on_output)
-        modules = self._decoder.down_projections if site == "mlp" else self._decoder.output_projections
-        return modules[layer].register_forward_pre_hook(on_input)
 
 
 def _as_it_is(see: Any) -> Any:

@@ -68,11 +68,9 @@ def join_features(features: Sequence[Features]) -> Any:
 
     pieces: Any = [piece for one in features for piece in one.pieces]
     outputs: Any = BaseModelOutputWithPooling(pooler_output=torch.stack(pieces) if features[0].stacked else pieces)
-    n_levels = len(features[0].deepstack)
-    if n_levels:
-        outputs.deepstack_features = [
-            [piece for one in features for piece in one.deepstack[n]] for n in range(n_levels)
-        ]
+    outputs.deepstack_features = [
+        [piece for one in features for piece in one.deepstack[level]] for level in range(len(features[0].deepstack))
+    ]
     return outputs
 
 

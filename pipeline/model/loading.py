@@ -119,14 +119,49 @@ def load_model(source: ModelSource, *, weights_dtype: WeightsDtype, n_gpus: floa
     UnsupportedModelError
         If no family knows the model, or the weights cannot be loaded.
     """
-    import torch
+    config = read_config(source)
+    auto_class = _auto_class(find_family(config.model_type))
+    model, strays = _load(source, auto_class, config, weights_dtype=weights_dtype, n_gpus=n_gpus)
+    if strays:
+        logger.warning("model %s: %d weights have no place in it, such as %s", source.name, len(strays), strays[0])
+    return model
+
+
+def load_first_layers(
+    source: ModelSource, *, depth: int, weights_dtype: WeightsDtype, n_gpus: float = 0
+) -> PreTrainedModel:
+    """Return the model up to the layer below `depth`: vision tower, embedding and the first layers, without a head.
+
+    Weights of later layers, and of the head, are not loaded. All else is as `load_model` has it.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If no family knows the model, it has fewer layers, or the weights cannot be loaded.
+    """
+    from transformers import AutoModel
 
     config = read_config(source)
-    family = find_family(config.model_type)
-    auto_class = _auto_class(family)
+    n_layers = config.get_text_config().num_hidden_layers
+    if not 1 <= depth <= n_layers:
+        raise UnsupportedModelError(
+            f"model {source.name!r}: expected a depth of 1 to {n_layers} layers, found {depth}; check the classifier"
+        )
+    find_family(config.model_type).shorten(config, depth)
+    model, _ = _load(source, AutoModel, config, weights_dtype=weights_dtype, n_gpus=n_gpus)
+    return model
+
+
+def _load(
+    source: ModelSource, auto_class: Any, config: PretrainedConfig, *, weights_dtype: WeightsDtype, n_gpus: float
+) -> tuple[PreTrainedModel, list[str]]:
+    """Return the model that `config` describes, and which weights have no place in it."""
+    import torch
+
     with name_checkpoint_faults(source, "weights"), _quiet_transformers():
         model, loading = auto_class.from_pretrained(
             source.folder,
+            config=config,
             dtype=getattr(torch, weights_dtype),
             attn_implementation=_choose_attention(auto_class, config),
             use_safetensors=None if source.gguf else True,
@@ -137,10 +172,8 @@ def load_model(source: ModelSource, *, weights_dtype: WeightsDtype, n_gpus: floa
         if loading["missing_keys"]:  # transformers would make them up
             missing = sorted(loading["missing_keys"])
             raise ValueError(f"none for {len(missing)} of its parameters, such as {missing[0]}")
-    if strays := sorted(loading["unexpected_keys"]):
-        logger.warning("model %s: %d weights have no place in it, such as %s", source.name, len(strays), strays[0])
-    family.drop_unused(model)
-    return cast("PreTrainedModel", model.eval())
+    find_family(config.model_type).drop_unused(model)
+    return cast("PreTrainedModel", model.eval()), sorted(loading["unexpected_keys"])
 
 
 def _choose_devices(n_gpus: float) -> str | None:

@@ -12,7 +12,8 @@ from storage.block import plan_blocks
 from storage.schema import STORED_AS_ACTIVATIONS, ArrayPlan
 from storage.shard import CHECKSUM_BYTES, INDEX_ENTRY_BYTES
 
-from ..inference.extractor import MAX_NEW_TOKENS, WAVE_BATCHES
+from ..inference.extractor import MAX_NEW_TOKENS
+from ..inference.wave import WAVE_BATCHES
 from ..model import WeightsDtype
 from ..settings import ExtractionSettings
 from .architecture import ModelSize

@@ -87,7 +87,7 @@ def test_pictures_that_come_back_after_they_were_let_go(
 
     asked = ask(tmp_path, *((place, text) for text in (TEXT, "what", "is it red") for place in (0, 3, 5)))
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.inference.extractor.compute_features", compute)
+        patch.setattr("pipeline.inference.wave.compute_features", compute)
         loaded.extract(asked, batch_size=1)
     assert 3 < sum(held) < len(asked)
     assert_as_alone(loaded, asked, batch_size=1)

@@ -1,0 +1,72 @@
+"""The course of a batch: which of its prompts are still open while the layers go by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..inference.packing import Batch
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Course:
+    """The prompts of one batch that no vote has decided yet, and the rows that they are in.
+
+    Attributes
+    ----------
+    n_prompts
+        Prompts of the batch.
+    prompts
+        The open ones, by their place in the batch, int64 (prompt,).
+    rows, columns, turns
+        Of each open prompt: its row among the open rows, where its last token is, and its place among the prompts of
+        its row in the batch, int64 (prompt,).
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        import torch
+
+        self._batch = batch
+        self._n_rows = len(batch.token_ids)
+        self._open_rows: torch.Tensor | None = None
+        self.n_prompts = len(batch.prompts)
+        self.prompts = torch.arange(self.n_prompts, device=batch.rows.device)
+        self.rows, self.columns, self.turns = batch.rows, batch.columns, batch.turns
+        self.n_turns = int(batch.turns.max()) + 1
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no prompt is open."""
+        return len(self.prompts) == 0
+
+    def close(self, decided: torch.Tensor) -> None:
+        """Close those of the open prompts that are `decided`, bool (prompt,)."""
+        import torch
+
+        self.prompts = self.prompts[~decided.to(self.prompts.device)]
+        rows = self._batch.rows[self.prompts]
+        open_rows, self.rows = torch.unique(rows, return_inverse=True)
+        self._open_rows = None if len(open_rows) == self._n_rows else open_rows
+        self.columns, self.turns = self._batch.columns[self.prompts], self._batch.turns[self.prompts]
+
+    def take(self, value: Any) -> Any:
+        """Return what a block is given for all rows of the batch, cut to the open rows."""
+        import torch
+
+        if self._open_rows is None:
+            return value
+        if isinstance(value, tuple):
+            return tuple(self.take(part) for part in value)
+        if isinstance(value, Mapping):
+            return {name: self.take(part) for name, part in value.items()}
+        if isinstance(value, torch.Tensor) and value.dim() > 0 and len(value) == self._n_rows:
+            return value[self._open_rows.to(value.device)]
+        return value
+
+    def put(self, states: torch.Tensor, computed: torch.Tensor) -> torch.Tensor:
+        """Return the batch's `states` (row, token, unit), those of the open rows being what was `computed`."""
+        if self._open_rows is None:
+            return computed
+        return states.to(computed.device).index_copy(0, self._open_rows.to(computed.device), computed)

@@ -1,0 +1,86 @@
+"""Questions of one's own: a picture and what is asked about it, made into samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import SampleError
+from ..sample import ImageBytes, ImageFile, ImageSource, Sample
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Picture = Any
+"""A path, the bytes of a file, a ``PIL.Image.Image``, or an array (height, width, 3) of uint8."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageHeld:
+    """A picture that is decoded already."""
+
+    picture: Image
+
+    def open(self) -> Image:
+        """Return the picture in RGB."""
+        return self.picture.convert("RGB")
+
+
+def as_source(picture: Picture) -> ImageSource:
+    """Return a picture in any of its forms as a source of it.
+
+    Raises
+    ------
+    SampleError
+        If it is in none of them.
+    """
+    import numpy as np
+    import PIL.Image
+
+    if isinstance(picture, str | Path):
+        return ImageFile(Path(picture))
+    if isinstance(picture, bytes | bytearray):
+        return ImageBytes(bytes(picture))
+    if isinstance(picture, PIL.Image.Image):
+        return ImageHeld(picture)
+    if isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3:
+        return ImageHeld(PIL.Image.fromarray(picture))
+    raise SampleError(
+        "picture: expected a path, a file's bytes, a PIL image or a uint8 array of height x width x 3, found "
+        f"{type(picture).__name__}{getattr(picture, 'shape', '')}; give one of them"
+    )
+
+
+def make_samples(
+    pictures: Sequence[ImageSource], questions: Sequence[str], *, options: Sequence[str], choices: Sequence[str] = ()
+) -> list[Sample]:
+    """Return a sample for each of `questions` about the same `pictures`, in order, each with an id of its own.
+
+    `options` are those of a classifier; with `choices`, the texts of a multiple choice, the first of them are taken.
+
+    Raises
+    ------
+    SampleError
+        If there are more choices than options, or but one.
+    """
+    if choices and not 2 <= len(choices) <= len(options):
+        raise SampleError(
+            f"choices: expected 2 to {len(options)}, one for each of {', '.join(options)}, found {len(choices)}; give "
+            "as many"
+        )
+    own = tuple(options[: len(choices)]) if choices else tuple(options)
+    return [
+        Sample(
+            sample_id=f"question {number}",
+            image_id="",
+            question=question,
+            choices=tuple(choices),
+            options=own,
+            label=0,
+            images=tuple(pictures),
+            split_key="",
+        )
+        for number, question in enumerate(questions, start=1)
+    ]
