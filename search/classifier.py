@@ -1,9 +1,10 @@
-"""Classifiers made of Super Neurons: what they answer, and the portable file that holds one."""
+"""Classifiers made of Super Neurons, and what they answer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -96,3 +97,15 @@ class SuperNeurons:
             for contrast, (table, weights) in enumerate(zip(self.contrasts, self.weights, strict=True))
             for row, weight in zip(table.describe(), weights, strict=True)
         ]
+
+
+def tally_classifiers(
+    run: Run, classifiers: Sequence[SuperNeurons], rows: npt.NDArray[np.intp], *, scheduler: Scheduler = "threads"
+) -> list[list[Tally]]:
+    """Return the votes of each of `classifiers` on the samples of `rows`, a tally a contrast.
+
+    Chunks that several of them need are read once.
+    """
+    ballots = [classifier.ballots() for classifier in classifiers]
+    tallies = iter(tally_run(run, list(chain.from_iterable(ballots)), rows, scheduler=scheduler))
+    return [[next(tallies) for _ in votes] for votes in ballots]

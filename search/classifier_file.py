@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,16 +15,18 @@ import numpy as np
 from storage.result import Result
 
 from .classifier import SuperNeurons
+from .early_exit import Cascade, EarlyExit
+from .early_exit.cascade import validate_exits
 from .errors import SearchError
 from .scan import Scan
 from .selection import Selection
 from .stump_table import StumpTable
 
 if TYPE_CHECKING:
-    from .classifier_document import NeuronEntry
+    from .classifier_document import ClassifierDocument, NeuronEntry
 
 CLASSIFIER_FORMAT = "superneurons-classifier"
-CLASSIFIER_VERSION = 1
+CLASSIFIER_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,17 +34,34 @@ class PortableClassifier:
     """Super Neurons with the answers that they choose among, and where they come from.
 
     ``options`` are texts in the order of their indices; ``identity`` is that of the run that they were found in, model
-    and prompt included; ``provenance`` tells run, scan and selection.
+    and prompt included; ``provenance`` tells run, scan and selection. ``prompt`` is the user's turn with ``{question}``
+    in it, None where the run does not tell; ``exits`` are depths at which samples may be answered early.
     """
 
     super_neurons: SuperNeurons
     options: tuple[str, ...]
     identity: Mapping[str, Any]
     provenance: Mapping[str, Any]
+    prompt: str | None = None
+    exits: tuple[EarlyExit, ...] = ()
+
+    @property
+    def cascade(self) -> Cascade:
+        """The exits with the Super Neurons behind them."""
+        return Cascade(exits=self.exits, last=self.super_neurons)
 
 
-def make_portable(super_neurons: SuperNeurons, scan: Scan, selection: Selection) -> PortableClassifier:
-    """Return the classifier with what it was found in."""
+def make_portable(
+    super_neurons: SuperNeurons, scan: Scan, selection: Selection, *, exits: Sequence[EarlyExit] = ()
+) -> PortableClassifier:
+    """Return the classifier with what it was found in; `exits` are those of its cascade.
+
+    Raises
+    ------
+    SearchError
+        If an exit cannot stand before the Super Neurons.
+    """
+    validate_exits(exits, super_neurons, where=f"run {scan.run.name}")
     provenance = {
         "run": scan.run.name,
         "scan": asdict(scan.spec),
@@ -53,8 +72,14 @@ def make_portable(super_neurons: SuperNeurons, scan: Scan, selection: Selection)
         "generator": f"superneurons {version('superneurons')}",
     }
     options = tuple(scan.run.read_options())
+    prompt = scan.run.circumstances.get("prompt_template")
     return PortableClassifier(
-        super_neurons=super_neurons, options=options, identity=scan.run.identity, provenance=provenance
+        super_neurons=super_neurons,
+        options=options,
+        identity=scan.run.identity,
+        provenance=provenance,
+        prompt=prompt,
+        exits=tuple(exits),
     )
 
 
@@ -68,6 +93,8 @@ def encode_classifier(classifier: PortableClassifier) -> bytes:
         "neurons": classifier.super_neurons.describe(),
         "identity": dict(classifier.identity),
         "provenance": dict(classifier.provenance),
+        "prompt": classifier.prompt,
+        "exits": [{"margin": early.margin, "neurons": early.super_neurons.describe()} for early in classifier.exits],
     }
     return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
 
@@ -125,33 +152,47 @@ def parse_classifier(content: bytes, *, where: str) -> PortableClassifier:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the whole"
         raise SearchError(
-            f"{where}: expected a {CLASSIFIER_FORMAT} of version {CLASSIFIER_VERSION}, found in {place}: "
+            f"{where}: expected a {CLASSIFIER_FORMAT} of version 1 or {CLASSIFIER_VERSION}, found in {place}: "
             f"{first['msg']}; write it anew with `superneurons search --classifiers`"
         ) from error
+    super_neurons = _parse_neurons(document, document.neurons, where=where)
+    exits = tuple(
+        EarlyExit(
+            super_neurons=_parse_neurons(document, entry.neurons, where=f"{where}, exit {number}"), margin=entry.margin
+        )
+        for number, entry in enumerate(document.exits)
+    )
+    validate_exits(exits, super_neurons, where=where)
+    return PortableClassifier(
+        super_neurons=super_neurons,
+        options=tuple(document.options),
+        identity=document.identity,
+        provenance=document.provenance,
+        prompt=document.prompt,
+        exits=exits,
+    )
+
+
+def _parse_neurons(document: ClassifierDocument, neurons: Sequence[NeuronEntry], *, where: str) -> SuperNeurons:
+    """Return `neurons`, all of the file or those of an exit, as what answers with its options."""
     n_options = len(document.options)
     targets = (1,) if n_options == 2 else tuple(range(n_options))
-    strangers = {neuron.option for neuron in document.neurons} - set(targets)
+    strangers = {neuron.option for neuron in neurons} - set(targets)
     if strangers or not 0 <= document.fallback < n_options:
         raise SearchError(
             f"{where}: expected neurons and answers of {n_options} options, found "
             f"{sorted(strangers) or document.fallback}; "
             "write it anew with `superneurons search --classifiers`"
         )
-    groups = [[neuron for neuron in document.neurons if neuron.option == target] for target in targets]
-    super_neurons = SuperNeurons(
+    groups = [[neuron for neuron in neurons if neuron.option == target] for target in targets]
+    return SuperNeurons(
         contrasts=tuple(map(_tabulate, groups)),
         weights=tuple(np.array([neuron.weight for neuron in group]) for group in groups),
         fallback=document.fallback,
     )
-    return PortableClassifier(
-        super_neurons=super_neurons,
-        options=tuple(document.options),
-        identity=document.identity,
-        provenance=document.provenance,
-    )
 
 
-def _tabulate(neurons: list[NeuronEntry]) -> StumpTable:
+def _tabulate(neurons: Sequence[NeuronEntry]) -> StumpTable:
     def column(name: str, dtype: str) -> Any:
         return np.array([getattr(neuron, name) for neuron in neurons], dtype=dtype)
 

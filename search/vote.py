@@ -115,7 +115,7 @@ def decide_many(tallies: Sequence[Tally], *, own_options: npt.NDArray[np.bool_] 
     Ties go to the class whose firing stumps have the larger summed probe score, then to the class whose stumps have it
     all together, as where none fires, then to the lower index.
     """
-    share = np.stack([tally.fired / max(tally.whole, 1) for tally in tallies], axis=1)
+    share = np.stack([_share(tally.fired, tally) for tally in tallies], axis=1)
     firing = np.stack([tally.score for tally in tallies], axis=1).astype(np.float64)
     whole = np.broadcast_to([float(tally.whole_score) for tally in tallies], share.shape)
     leads = np.ones(share.shape, dtype=bool) if own_options is None else own_options
@@ -139,3 +139,29 @@ def decide(tallies: Sequence[Tally], *, own_options: npt.NDArray[np.bool_] | Non
         return named
     is_own = own_options[np.arange(len(named)), named] | ~own_options.any(axis=1)
     return np.where(is_own, named, 1 - named).astype(np.int16)
+
+
+def share_votes(tallies: Sequence[Tally]) -> npt.NDArray[np.float64]:
+    """Return the share of each option's weight that fires, float64 (sample, option); 0 where there is no weight.
+
+    Of one tally there are two options: what does not fire is for option 0.
+    """
+    if len(tallies) > 1:
+        return np.stack([_share(tally.fired, tally) for tally in tallies], axis=1)
+    (tally,) = tallies
+    return np.stack([_share(tally.whole - tally.fired, tally), _share(tally.fired, tally)], axis=1)
+
+
+def find_margin(shares: npt.NDArray[np.float64], own_options: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Return how far the vote leads: the largest share less the next, of each sample's own options, float64 (sample,).
+
+    `shares` are those of `share_votes`, `own_options` bool (sample, option). It lies in [0, 1]: 0 where two options
+    lead or none has weight, 1 where a sample has one option alone. Shares are quotients of whole numbers, so that the
+    same votes give the same margin to the bit, wherever they were added up.
+    """
+    held = np.sort(np.where(own_options, shares, 0.0), axis=1)
+    return np.where(own_options.sum(axis=1) == 1, 1.0, held[:, -1] - held[:, -2])
+
+
+def _share(part: npt.NDArray[np.int64], tally: Tally) -> npt.NDArray[np.float64]:
+    return np.asarray(part / max(tally.whole, 1))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +10,6 @@ import numpy.typing as npt
 
 from storage import Run
 
-from ..ballot import tally_run
 from ..baseline import (
     measure_visual_gain,
     predict_baselines,
@@ -21,7 +19,7 @@ from ..baseline import (
     predict_lens_calibrated,
 )
 from ..baseline.control import CONTROL_VARIANTS, QUESTION_ONLY
-from ..classifier import SuperNeurons
+from ..classifier import SuperNeurons, tally_classifiers
 from ..errors import SearchError
 from ..evaluation import open_test_split
 from ..interval import clustered_interval, compare_paired
@@ -246,12 +244,8 @@ def _answer_depths(
 ) -> Right:
     """Return whether the Super Neurons of each depth are right about `rows`, (depth, row); chunks are read once."""
     own, labels = searched.supervision.own_options(rows), searched.supervision.labels[rows]
-    ballots = [of_depth.ballots() for of_depth in neurons]
-    tallies = iter(tally_run(searched.run, list(chain.from_iterable(ballots)), rows, scheduler=scheduler))
-    answers = [
-        of_depth.decide_tallies([next(tallies) for _ in votes], own)
-        for of_depth, votes in zip(neurons, ballots, strict=True)
-    ]
+    tallies = tally_classifiers(searched.run, neurons, rows, scheduler=scheduler)
+    answers = [of_depth.decide_tallies(votes, own) for of_depth, votes in zip(neurons, tallies, strict=True)]
     return np.asarray(np.stack(answers) == labels)
 
 
