@@ -13,6 +13,7 @@ from search.transfer.survey import Survey
 from storage import open_dataset
 from storage.url import is_remote
 
+from .classifier_folder import keep_classifier
 from .engine.ray_engine import RayEngine
 from .errors import PipelineError
 from .extraction import extract
@@ -44,6 +45,9 @@ N_SAMPLES_QUICK = 300
 SETTINGS = ExtractionSettings(block=500)
 MAX_WORKERS = 4
 
+MAX_LOSS = 0.0
+"""Of its samples, the fraction that an exit of the demo's classifiers may lose on the validation split."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoResult:
@@ -56,7 +60,8 @@ class DemoResult:
 def run_demo(out: str | Path, *, quick: bool = False) -> DemoResult:
     """Return what Super Neurons there are, and what they carry over, after extracting what the store lacks.
 
-    The store is ``out/activations.zarr``; ``out/summary.json`` and pictures in ``out`` are written, too. A second call
+    The store is ``out/activations.zarr``; ``out/summary.json``, pictures in ``out`` and a classifier for each run in
+    ``out/classifiers`` are written, too. A second call
     finds every block committed and runs no forward pass; one that is not `quick` goes on from one that is.
 
     Raises
@@ -91,6 +96,8 @@ def run_demo(out: str | Path, *, quick: bool = False) -> DemoResult:
         watch=show_search_progress,
     )
     result = DemoResult(reports=reports, studies=survey.study_tasks())
+    for report in reports:
+        keep_classifier(report, Path(out) / "classifiers", max_loss=MAX_LOSS)
     write_summary(Path(out) / "summary.json", result)
     write_pictures(Path(out), result.studies)
     return result

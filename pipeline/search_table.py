@@ -15,6 +15,7 @@ from search import SearchReport
 from search.baseline import VisualGain
 from search.comparison import ComparedMethod
 from search.contender import GROUPS
+from search.early_exit import ExitCurve
 from search.resampling import ResampledContrast
 from search.stump import contrast_classes
 from search.visual_gain import is_variant
@@ -45,6 +46,7 @@ class Finding:
     report: SearchReport
     methods: Sequence[ComparedMethod] = ()
     resampled: Sequence[ResampledContrast] = ()
+    exits: ExitCurve | None = None
 
     def to_dict(self, *, neurons: bool = False) -> dict[str, Any]:
         """Return the figures, ready for JSON, with the `neurons` if asked for."""
@@ -55,6 +57,8 @@ class Finding:
             told["methods"] = [asdict(method) for method in self.methods]
         if self.resampled:
             told["resampled"] = [contrast.to_dict() for contrast in self.resampled]
+        if self.exits is not None:
+            told["exits"] = self.exits.to_dict()
         return told
 
 
@@ -65,6 +69,7 @@ def print_findings(console: Console, findings: Sequence[Finding], *, neurons: bo
     for finding in findings:
         tables += [table_of_methods(finding), table_of_resamples(finding)]
         tables += [table_of_neurons(finding.report)] if neurons else []
+    tables.append(table_of_exits([finding.exits for finding in findings if finding.exits is not None]))
     for table in filter(None, tables):
         console.print(table)
         console.print()
@@ -171,6 +176,29 @@ def table_of_neurons(report: SearchReport) -> Table:
             str(neuron["unit"]),
             f"{'above' if neuron['polarity'] > 0 else 'below'} {neuron['threshold']:.4g}",
             f"{neuron['score']:.4f}",
+        )
+    return table
+
+
+def table_of_exits(curves: Sequence[ExitCurve]) -> Table | None:
+    """Return one row a run: accuracy at depth 1, of its own classifier, and with exits; layers that run for them."""
+    if not curves:
+        return None
+    table = start_table("Exits where the vote is clear: accuracy on the test split, %, and layers that run", "run")
+    add_figures(table, ("n", "at\ndepth 1", "with\nexits", "mean\ndepth", "of", "with exits\nless without"))
+    for curve in curves:
+        (adaptive,) = curve.select("adaptive depth")
+        less = adaptive.above_last
+        table.add_row(
+            curve.run,
+            str(curve.n_test),
+            name_per_cent(curve.select("fixed depth")[0].accuracy),
+            f"{100 * adaptive.accuracy:.1f} ({100 * adaptive.low:.0f}-{100 * adaptive.high:.0f})",
+            f"{adaptive.mean_depth:.1f}",
+            str(curve.n_layers),
+            UNKNOWN
+            if less is None
+            else f"{100 * less.difference:+.1f} ({100 * less.low:+.1f} to {100 * less.high:+.1f})",
         )
     return table
 

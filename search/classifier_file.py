@@ -52,9 +52,14 @@ class PortableClassifier:
 
 
 def make_portable(
-    super_neurons: SuperNeurons, scan: Scan, selection: Selection, *, exits: Sequence[EarlyExit] = ()
+    super_neurons: SuperNeurons,
+    scan: Scan,
+    selection: Selection,
+    *,
+    exits: Sequence[EarlyExit] = (),
+    max_loss: float | None = None,
 ) -> PortableClassifier:
-    """Return the classifier with what it was found in; `exits` are those of its cascade.
+    """Return the classifier with what it was found in; `exits` are those of a cascade calibrated with `max_loss`.
 
     Raises
     ------
@@ -70,7 +75,7 @@ def make_portable(
         "n_probe": len(scan.supervision.rows("probe")),
         "n_validation": len(scan.supervision.rows("validation")),
         "generator": f"superneurons {version('superneurons')}",
-    }
+    } | ({} if max_loss is None else {"max_loss": max_loss})
     options = tuple(scan.run.read_options())
     prompt = scan.run.circumstances.get("prompt_template")
     return PortableClassifier(
@@ -100,10 +105,11 @@ def encode_classifier(classifier: PortableClassifier) -> bytes:
 
 
 def write_classifier(path: str | Path, classifier: PortableClassifier) -> None:
-    """Write the classifier to a file, replacing it in one step."""
+    """Write the classifier to a file, replacing it in one step; its folder is made if there is none."""
     target = Path(path)
     partial = target.with_name(f"{target.name}.partial")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(encode_classifier(classifier))
         partial.replace(target)
     except OSError as error:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from search.resampling import ResampledContrast
     from storage import Dataset
 
-
 MAX_RESAMPLED = 256
 """Neurons of each contrast whose stability is looked at."""
 
@@ -53,6 +52,13 @@ def search(
             min=0, help="Search again so often, with permuted labels and with other images: chance and stability."
         ),
     ] = 0,
+    adaptive: Annotated[
+        bool,
+        typer.Option("--adaptive", help="Calibrate exits at earlier depths, too: where a vote is clear, it is final."),
+    ] = False,
+    max_loss: Annotated[
+        float, typer.Option(min=0, max=1, help="Of --adaptive: the fraction of its samples that an exit may lose.")
+    ] = 0.0,
     neurons: Annotated[bool, typer.Option("--neurons", help="List the Super Neurons too.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -60,12 +66,14 @@ def search(
     from rich.console import Console
 
     from search import SearchError
+    from search.early_exit import measure_exits
     from search.selection import Selection, parse_correction, parse_select
     from search.stump import parse_metric, parse_rule
     from search.vote import parse_vote
     from storage import open_dataset
     from storage.schema import Site
 
+    from ..classifier_folder import keep_classifier
     from ..engine.dask_engine import open_scheduler
     from ..progress import search_runs
     from ..search_table import Finding, print_findings
@@ -99,10 +107,12 @@ def search(
                 report=report,
                 methods=_compare(dataset, report, scheduler) if baselines else (),
                 resampled=_resample(report, resamples, scheduler) if resamples else (),
+                exits=measure_exits(report.searched, max_losses=[max_loss], scheduler=scheduler) if adaptive else None,
             )
             for report in reports
         ]
-    _keep_classifiers(reports, classifiers)
+        for report in reports:
+            keep_classifier(report, classifiers, max_loss=max_loss if adaptive else None, scheduler=scheduler)
     if as_json:
         print_json({"runs": [finding.to_dict(neurons=neurons) for finding in findings]})
     else:
@@ -132,16 +142,3 @@ def _resample(report: SearchReport, n_resamples: int, scheduler: Any) -> list[Re
         max_depth=report.selection.max_depth,
         scheduler=scheduler,
     )
-
-
-def _keep_classifiers(reports: list[SearchReport], folder: Path | None) -> None:
-    """Write each run's classifier into `folder`, and beside the scores in the store where these are kept."""
-    from search.classifier_file import make_portable, save_classifier, write_classifier
-
-    for report in reports:
-        portable = make_portable(report.super_neurons, report.scan, report.selection)
-        if report.scan.result is not None:
-            save_classifier(report.scan.result, portable)
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_classifier(folder / f"{report.model}.{report.task}.json", portable)

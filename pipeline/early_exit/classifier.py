@@ -17,19 +17,19 @@ from search.classifier_file import PortableClassifier, read_classifier
 
 from ..errors import ClassifierError, SampleError
 from ..family import Family
-from ..inference.decoder import find_decoder
+from ..inference.decoder import Decoder, find_decoder
 from ..inference.encoding import Encoded, Encoder
 from ..inference.packing import Batch, Row, collate
 from ..inference.vision import Features
 from ..inference.wave import Outcome, Turn, Waves
-from ..model import WeightsDtype, load_family, load_first_layers, load_processor
+from ..model import WeightsDtype, load_family, load_first_layers, load_processor, read_config
 from ..sample import Sample
 from ..settings import STORED_DTYPES
 from .exit_pass import Activations, ExitPass
 from .identity import find_classifier_model, find_prompt, name_classifier
-from .neuron_reader import find_units
+from .neuron_reader import Place, Units, find_units
 from .prediction import Prediction
-from .question import Picture, as_source, make_samples
+from .question import Picture, as_sources, make_samples
 from .stage import Stage, Verdict
 
 if TYPE_CHECKING:
@@ -63,11 +63,17 @@ class EarlyExitClassifier:
         afterwards; see `load`.
     prompt
         The task's template, with ``{question}``.
+    n_layers
+        Layers that the whole model has, if `model` is not whole.
     batch_size
         Rows of prompts a pass, at most; questions about one picture are one row.
 
     Attributes
     ----------
+    options
+        What is chosen among.
+    n_layers
+        Layers of the whole model.
     fallbacks
         By layer, why the whole block is computed where the last position would do; empty for all known families but
         those whose attention has sinks.
@@ -90,17 +96,20 @@ class EarlyExitClassifier:
         family: Family,
         *,
         prompt: str,
+        n_layers: int | None = None,
         batch_size: int = BATCH_SIZE,
     ) -> None:
         validate_runnable(classifier)
         self.classifier = classifier
         self.options = classifier.options
         self.batch_size = batch_size
+        self.n_layers: int = n_layers or model.config.get_text_config().num_hidden_layers
         self._model = model
         self._cascade = cascade = classifier.cascade
         tables = [table for stage in cascade.stages for table in stage.contrasts]
         units = find_units(tables)
         decoder = find_decoder(model, family, sites=tuple(dict.fromkeys(site for site, _ in units)))
+        _validate_units(classifier, decoder, units)
         self._encoder = Encoder(model, family, processor, template=prompt)
         self._exit_pass = ExitPass(model, decoder, units=units, depths=cascade.depths, probe=self._make_probe())
         stored = STORED_DTYPES.get(classifier.identity.get("dtype", ""), "f4")
@@ -154,7 +163,8 @@ class EarlyExitClassifier:
         dtype: WeightsDtype = weights_dtype or portable.identity.get("weights_dtype", "float32")
         loaded = load_first_layers(source, depth=chosen.cascade.last.depth, weights_dtype=dtype, n_gpus=n_gpus)
         processor, family = load_processor(source), load_family(source)
-        return cls(chosen, loaded, processor, family, prompt=prompt, batch_size=batch_size)
+        n_layers = read_config(source).get_text_config().num_hidden_layers
+        return cls(chosen, loaded, processor, family, prompt=prompt, n_layers=n_layers, batch_size=batch_size)
 
     @property
     def fallbacks(self) -> Mapping[int, str]:
@@ -177,8 +187,8 @@ class EarlyExitClassifier:
         Parameters
         ----------
         picture
-            A path, the bytes of a file, a PIL image, or a uint8 array (height, width, 3); None where the questions are
-            about none.
+            A path, the bytes of a file, a PIL image, or a uint8 array (height, width, 3); a list where several are
+            shown together, None where the questions are about none.
         question
             One text, or several.
         choices
@@ -190,8 +200,7 @@ class EarlyExitClassifier:
             If the picture or a question cannot be read.
         """
         asked = [question] if isinstance(question, str) else list(question)
-        pictures = [] if picture is None else [as_source(picture)]
-        found = self.predict(make_samples(pictures, asked, options=self.options, choices=choices))
+        found = self.predict(make_samples(as_sources(picture), asked, options=self.options, choices=choices))
         for reason in found.refused.values():
             raise SampleError(reason)
         answers = [found.answers[place] for place in range(len(asked))]
@@ -289,6 +298,16 @@ class EarlyExitClassifier:
             )
         rows = [Row(prompts=(prompt,), n_shared=0) for group in encoded.groups for prompt in group]
         return collate(rows, device=self._model.get_input_embeddings().weight.device)
+
+
+def _validate_units(classifier: PortableClassifier, decoder: Decoder, units: Mapping[Place, Units]) -> None:
+    for (site, layer), wanted in units.items():
+        n_units = decoder.shape.units[site]
+        if wanted[-1] >= n_units:
+            raise ClassifierError(
+                f"{name_classifier(classifier)}, layer {layer}: expected units from 0 to {n_units - 1} of {site}, "
+                f"found {wanted[-1]}; check the file"
+            )
 
 
 def validate_runnable(classifier: PortableClassifier) -> None:

@@ -196,7 +196,7 @@ def _find_difference(
     try:
         alone = LastPosition(block, {site: np.arange(values.shape[1]) for site, values in expected.items()})
         found = alone(course, states, mask=given.get("attention_mask"), angles=given["position_embeddings"])
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         return f"its block is of another kind ({next(iter(str(error).splitlines()), type(error).__name__)})"
     for site, values in expected.items():
         difference = np.abs(found[site].cpu().float().numpy() - values).max()

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import SampleError
 from ..sample import ImageBytes, ImageFile, ImageSource, Sample
+from ..task.description import LETTERS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Picture = Any
-"""A path, the bytes of a file, a ``PIL.Image.Image``, or an array (height, width, 3) of uint8."""
+"""A path, the bytes of a file, a ``PIL.Image.Image``, or an array (height, width, 3) of uint8; several make a list."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,6 +27,13 @@ class ImageHeld:
     def open(self) -> Image:
         """Return the picture in RGB."""
         return self.picture.convert("RGB")
+
+
+def as_sources(pictures: Picture | Sequence[Picture] | None) -> list[ImageSource]:
+    """Return one picture, several or none as sources of them; see `as_source`."""
+    if pictures is None:
+        return []
+    return [as_source(picture) for picture in (pictures if isinstance(pictures, list | tuple) else [pictures])]
 
 
 def as_source(picture: Picture) -> ImageSource:
@@ -63,8 +71,12 @@ def make_samples(
     Raises
     ------
     SampleError
-        If there are more choices than options, or but one.
+        If there are more choices than options, or but one, or the options are no letters.
     """
+    if choices and list(options) != list(LETTERS[: len(options)]):
+        raise SampleError(
+            f"choices: expected none, as the options are {', '.join(options)}, found {len(choices)}; ask without them"
+        )
     if choices and not 2 <= len(choices) <= len(options):
         raise SampleError(
             f"choices: expected 2 to {len(options)}, one for each of {', '.join(options)}, found {len(choices)}; give "

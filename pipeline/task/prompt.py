@@ -35,10 +35,10 @@ def validate_template(template: str) -> str:
         If it does not.
     """
     try:
-        asks = "?!" in template.format(question="?!")
-    except (IndexError, KeyError, ValueError, AttributeError):
-        asks = False
-    if not asks:
+        fields = set(find_fields(template))
+    except ValueError:
+        fields = set()
+    if fields != {"question"}:
         raise ValueError(
             f"expected a text with {{question}} in it and no other braces, found {template!r:.60}; write {{{{ or }}}} "
             "for a brace of the text's own"

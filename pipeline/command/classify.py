@@ -1,0 +1,120 @@
+"""Answering questions about pictures from a model's first layers: ``superneurons classify``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .store import AsJson, print_json
+
+if TYPE_CHECKING:
+    from ..early_exit import EarlyExitClassifier
+
+ClassifierFile = Annotated[
+    Path, typer.Argument(metavar="CLASSIFIER", help="A file that superneurons search --classifiers wrote.")
+]
+ModelPlace = Annotated[
+    str | None, typer.Option("--model", help="Where its model is, if its id does not tell: a folder or a hub id.")
+]
+WeightsDtypeName = Annotated[
+    str | None, typer.Option("--weights-dtype", help="float32, float16 or bfloat16; default: as in the run.")
+]
+
+
+def classify(
+    classifier: ClassifierFile,
+    image: Annotated[
+        list[Path] | None, typer.Option(help="The picture; several are shown together, in this order.")
+    ] = None,
+    question: Annotated[
+        list[str] | None, typer.Option(help="What is asked; of several, each is answered, the picture read once.")
+    ] = None,
+    choice: Annotated[
+        list[str] | None, typer.Option(help="An answer's text, of a multiple choice; given for each.")
+    ] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help='JSON lines {"image": ..., "question": ...}; or -.'),
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="List the neurons that voted.")] = False,
+    adaptive: Annotated[
+        bool, typer.Option("--adaptive/--full-depth", help="Take the classifier's exits, if it has any.")
+    ] = True,
+    model: ModelPlace = None,
+    weights_dtype: WeightsDtypeName = None,
+    gpus: Annotated[float, typer.Option(min=0, help="Of this machine's GPUs, how many to compute on.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: PyTorch's own choice.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer questions about a picture by the vote of Super Neurons; no layer behind the last of them is loaded.
+
+    A batch is answered as JSON lines on standard output; exit code 2 where some of them could not be.
+    """
+    from ..early_exit import EarlyExitClassifier
+    from ..errors import PipelineError
+    from ..model import parse_weights_dtype
+
+    if batch is None and not question:
+        raise PipelineError("classify: expected --question with --image, or --batch FILE, found neither; ask something")
+    if batch is not None and (question or image or choice):
+        raise PipelineError("classify: expected --batch alone or --image with --question, found both; leave one out")
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    loaded = EarlyExitClassifier.load(
+        classifier,
+        model=model,
+        weights_dtype=None if weights_dtype is None else parse_weights_dtype(weights_dtype),
+        n_gpus=gpus,
+        adaptive=adaptive,
+    )
+    if batch is not None:
+        _answer_batch(loaded, batch, explain=explain)
+    else:
+        _answer(loaded, image or [], question or [], choice or [], explain=explain, as_json=as_json)
+
+
+def _answer(
+    loaded: EarlyExitClassifier,
+    images: list[Path],
+    questions: list[str],
+    choices: list[str],
+    *,
+    explain: bool,
+    as_json: bool,
+) -> None:
+    from rich.console import Console
+
+    from ..prediction_table import print_prediction
+
+    predictions = loaded.classify(images, questions, choices=choices)
+    if as_json:
+        told: list[dict[str, Any]] = [
+            {"question": asked, **prediction.to_dict(explain=explain)}
+            for asked, prediction in zip(questions, predictions, strict=True)
+        ]
+        print_json({"answers": told})
+        return
+    for asked, prediction in zip(questions, predictions, strict=True):
+        print_prediction(Console(), asked, prediction, n_layers=loaded.n_layers, explain=explain)
+
+
+def _answer_batch(loaded: EarlyExitClassifier, path: str, *, explain: bool) -> None:
+    import json
+
+    from ..early_exit.question_file import answer_lines
+
+    n_lines, failed = 0, []
+    for line in answer_lines(loaded, path):
+        n_lines += 1
+        sys.stdout.write(json.dumps(line.to_dict(explain=explain)) + "\n")
+        if line.prediction is None:
+            failed.append(line.error)
+    sys.stdout.flush()
+    if failed:
+        typer.echo(f"superneurons: {len(failed)} of {n_lines} lines not answered, the first: {failed[0]}", err=True)
+        raise typer.Exit(2)
