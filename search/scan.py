@@ -38,7 +38,7 @@ FIGURES: Mapping[str, tuple[str, float, str]] = {
 """Arrays that a scan keeps in the store, shape (token, layer, contrast, unit): dtype, fill value and description."""
 
 
-METHOD = 2
+METHOD = 3
 """Counts the changes of how stumps are fitted: what was fitted otherwise is not taken for it."""
 
 Layer = Mapping[str, npt.NDArray[Any]]
