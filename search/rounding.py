@@ -88,9 +88,9 @@ def _find_grouped(activations: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.
     tolerance = GROUPED.get(activations.dtype.str[1:])
     if tolerance is None:
         return np.array([], dtype=np.intp)
-    ordered = np.sort(activations.astype(np.float64), axis=0)
-    with np.errstate(invalid="ignore"):
-        gaps = np.diff(ordered, axis=0)
-        together = gaps <= tolerance * np.abs(ordered[[0, -1]]).max(axis=0)
-        is_many = together.sum(axis=0) >= min(MANY_TOGETHER, max(1, len(gaps)))
-        return np.flatnonzero(is_many & (together & (gaps > 0)).any(axis=0))
+    ordered = np.sort(np.ascontiguousarray(activations.T))
+    with np.errstate(invalid="ignore", over="ignore"):
+        gaps = np.diff(ordered)
+        together = gaps <= tolerance * np.abs(ordered[:, [0, -1]]).max(axis=1, keepdims=True)
+        is_many = together.sum(axis=1) >= min(MANY_TOGETHER, max(1, gaps.shape[1]))
+        return np.flatnonzero(is_many & (together & (gaps > 0)).any(axis=1))

@@ -271,7 +271,7 @@ class EarlyExitClassifier:
             depth=self._cascade.depths[stage],
             _options=self.options,
             _super_neurons=self._stages[stage].super_neurons,
-            _activations=tuple(columns[row] for columns in verdict.activations),
+            _activations=verdict.activations[row],
         )
 
     def _find_own_options(self, samples: Sequence[Sample], found: Predictions) -> npt.NDArray[np.bool_]:

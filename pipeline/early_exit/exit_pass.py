@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,20 +24,19 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-    from .gate import Gate
-
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-2}
 """How far activations of the last position alone may lie from the block's own, as a fraction of the largest: rounding,
 by the dtype of the weights."""
 
 logger = logging.getLogger(__name__)
 
-Activations = Mapping[Place, npt.NDArray[np.float32]]
-"""What was read at each place, float32 (prompt, unit): of the open prompts, of the units that are wanted there."""
+Activations = npt.NDArray[np.float32]
+"""What was read of the open prompts at the places of all layers below a vote, side by side in the order of the places:
+float32 (prompt, unit)."""
 
 Ballot = Callable[[int, npt.NDArray[np.intp], Activations], npt.NDArray[np.bool_]]
-"""Holds the vote of a stage, by its number, on prompts (by their places in the batch) with these activations of all
-layers so far; returns which of them it decides, bool (prompt,)."""
+"""Holds the vote of a stage, by its number, on prompts (by their places in the batch) with these activations; returns
+which of them it decides, bool (prompt,)."""
 
 
 class ExitPass:
@@ -48,11 +46,11 @@ class ExitPass:
     ----------
     model
         Of as many layers as the last vote needs; see `pipeline.model.load_first_layers`. Its blocks behind the first
-        vote are replaced by gates, for good.
+        vote are replaced by gates, for good, and its sites are read by hooks.
     decoder
         What was found in it.
     units
-        What is read at each place.
+        What is read at each place, the first layer first.
     depths
         Behind how many layers a vote is held, rising; the last one is the number of layers.
     probe
@@ -73,76 +71,75 @@ class ExitPass:
         depths: Sequence[int],
         probe: Batch,
     ) -> None:
-        from torch import nn
-
-        from .gate import Gate
+        from .gate import Passage
 
         self._model = model
         self._decoder = decoder
         self._depths = tuple(depths)
-        self.reader = NeuronReader(decoder, units)
-        self.fallbacks: dict[int, str] = {}
-        self._gates: list[Gate] = []
-        last_positions = self._find_last_positions(probe)
-        trunk: Any = decoder.trunk
-        for layer in range(self._depths[0] - 1, len(decoder.blocks)):
-            gate = Gate(
-                decoder.blocks[layer],
-                layer,
-                self.reader,
-                last_position=last_positions.get(layer),
-                votes=layer + 1 in self._depths,
-                ends=layer + 1 == self._depths[-1],
-            )
-            trunk.layers[layer] = gate
-            self._gates.append(gate)
-        trunk.norm = nn.Identity()  # of the states at the end of a pass nothing is read
-        ended = self._depths[-1] - 1
-        alone = {ended} & last_positions.keys()
-        self._hooked = [place for place in units if place[1] not in alone]
+        self._places = [find_places(units, depth=depth) for depth in depths]
+        self._reader = NeuronReader(decoder, units)
+        self._passage = Passage()
+        alone = self._find_last_positions(probe)
+        self.fallbacks = {layer: reason for layer, reason in alone.items() if isinstance(reason, str)}
+        self._put_gates({layer: found for layer, found in alone.items() if not isinstance(found, str)})
 
     def run(self, batch: Batch, features: Mapping[int, Features], ballot: Ballot) -> None:
         """Compute a batch, given its pictures' features, until `ballot` has decided all of its prompts."""
         import torch
 
         course = Course(batch)
-        votes = iter(enumerate(self._depths))
+        stages = iter(enumerate(self._places))
 
         def poll() -> torch.Tensor:
-            stage, depth = next(votes)
-            read = self.reader.fetch(course, range(depth))
-            decided = ballot(stage, course.prompts.cpu().numpy(), read)
-            return torch.from_numpy(decided)
+            stage, places = next(stages)
+            read = self._reader.fetch(course, places)
+            return torch.from_numpy(ballot(stage, course.prompts.cpu().numpy(), read))
 
-        with self._attach(course, poll), torch.inference_mode():
+        with self._reader.follow(course), self._passage.open(course, poll), torch.inference_mode():
             Forward(self._model, self._decoder, batch, features).read_prompts(keep_cache=False)
 
-    @contextmanager
-    def _attach(self, course: Course, poll: Callable[[], torch.Tensor]) -> Iterator[None]:
-        with ExitStack() as stack:
-            stack.enter_context(self.reader.attach(course, self._hooked))
-            for gate in self._gates:
-                stack.enter_context(gate.set_on(course, poll))
-            yield
-
-    def _find_last_positions(self, probe: Batch) -> dict[int, LastPosition]:
-        """Return what computes the last position of each layer behind which a vote is held, where it is right."""
+    def _find_last_positions(self, probe: Batch) -> dict[int, LastPosition | str]:
+        """Return what computes the last position of each layer behind which a vote is held, or why nothing can."""
         import torch
 
         wanted: dict[int, dict[Site, Units]] = {depth - 1: {} for depth in self._depths}
-        for (site, layer), units in self.reader.units.items():
+        for (site, layer), units in self._reader.units.items():
             if layer in wanted:
                 wanted[layer][site] = units
         with torch.inference_mode():
             reasons = compare_last_positions(self._model, self._decoder, probe, wanted)
-        self.fallbacks = {layer: reason for layer, reason in reasons.items() if reason}
-        for layer, reason in self.fallbacks.items():
-            logger.info("%s, layer %d: all positions are computed: %s", type(self._model).__name__, layer, reason)
+        for layer, reason in reasons.items():
+            if reason:
+                logger.info("%s, layer %d: all positions are computed: %s", type(self._model).__name__, layer, reason)
         return {
-            layer: LastPosition(self._decoder.blocks[layer], units)
-            for layer, units in wanted.items()
-            if layer not in self.fallbacks
+            layer: reasons[layer] or LastPosition(self._decoder.blocks[layer], units) for layer, units in wanted.items()
         }
+
+    def _put_gates(self, last_positions: Mapping[int, LastPosition]) -> None:
+        """Put gates in the place of the blocks from the first vote on, and hooks where blocks are computed."""
+        from torch import nn
+
+        from .gate import Gate
+
+        ended, trunk = self._depths[-1] - 1, self._decoder.trunk
+        self._reader.attach([place for place in self._reader.units if place[1] != ended or ended not in last_positions])
+        blocks: Any = trunk.layers
+        for layer in range(self._depths[0] - 1, len(self._decoder.blocks)):
+            blocks[layer] = Gate(
+                self._decoder.blocks[layer],
+                layer,
+                reader=self._reader,
+                passage=self._passage,
+                last_position=last_positions.get(layer),
+                votes=layer + 1 in self._depths,
+                ends=layer == ended,
+            )
+        trunk.norm = nn.Identity()  # of the states at the end of a pass nothing is read
+
+
+def find_places(units: Mapping[Place, Units], *, depth: int) -> list[Place]:
+    """Return the places of `units` in the layers below `depth`, in their order."""
+    return [place for place in units if place[1] < depth]
 
 
 def compare_last_positions(
@@ -164,10 +161,11 @@ def compare_last_positions(
         return keep
 
     handles = [decoder.blocks[layer].register_forward_pre_hook(keep_given(layer), with_kwargs=True) for layer in wanted]
+    handles += reader.attach(units)
     try:
-        with reader.attach(course, units):
+        with reader.follow(course):
             Forward(model, decoder, probe, {}).read_prompts(keep_cache=False)
-            read = {layer: reader.fetch(course, [layer]) for layer in wanted}
+            read = {place: reader.fetch(course, [place]) for place in units}
     finally:
         for handle in handles:
             handle.remove()
@@ -177,10 +175,10 @@ def compare_last_positions(
             decoder.blocks[layer],
             course,
             *given[layer],
-            {site: expected for (site, _), expected in read[layer].items()},
+            {site: read[site, layer] for site in sites},
             tolerance=tolerance,
         )
-        for layer in wanted
+        for layer, sites in wanted.items()
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,18 +13,33 @@ from .last_position import LastPosition
 from .neuron_reader import NeuronReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import torch
 
 Poll = Callable[[], "torch.Tensor"]
 """Holds a vote on the open prompts and returns which it decides, bool (prompt,)."""
 
 
-class Gate(nn.Module):
-    """A block that computes the open rows of the course that it is set on.
+class Passage:
+    """What all gates of a model share while a batch passes: its course, and how votes are held on it."""
 
-    With a `poll` a vote is held behind it. `last_position` computes what the vote needs; without one the block does. A
+    def __init__(self) -> None:
+        self.course: Course | None = None
+        self.poll: Poll | None = None
+
+    @contextmanager
+    def open(self, course: Course, poll: Poll) -> Iterator[None]:
+        """Follow `course`, and hold votes by `poll`, in the pass made inside the ``with`` block."""
+        self.course, self.poll = course, poll
+        try:
+            yield
+        finally:
+            self.course = self.poll = None
+
+
+class Gate(nn.Module):
+    """A block that computes the open rows of the course that passes.
+
+    Behind a gate that `votes` a vote is held. `last_position` computes what it needs; without one the block does. A
     gate that `ends` computes nothing besides: its states are not those of the block.
     """
 
@@ -32,45 +47,36 @@ class Gate(nn.Module):
         self,
         block: nn.Module,
         layer: int,
-        reader: NeuronReader,
         *,
+        reader: NeuronReader,
+        passage: Passage,
         last_position: LastPosition | None = None,
         votes: bool = False,
         ends: bool = False,
     ) -> None:
         super().__init__()
         self.block = block
+        self.last_position = last_position
         self._layer = layer
         self._reader = reader
-        self._last_position = last_position
+        self._passage = passage
         self._votes = votes
         self._ends = ends
-        self._course: Course | None = None
-        self._poll: Poll | None = None
-
-    @contextmanager
-    def set_on(self, course: Course, poll: Poll) -> Iterator[None]:
-        """Follow `course`, and hold votes by `poll`, in the pass made inside the ``with`` block."""
-        self._course, self._poll = course, poll
-        try:
-            yield
-        finally:
-            self._course = self._poll = None
 
     def forward(self, states: torch.Tensor, **given: Any) -> torch.Tensor:
         """Return the states after the block, (row, token, unit), of the rows that are open."""
-        course, poll = self._course, self._poll
+        course, poll = self._passage.course, self._passage.poll
         if course is None or poll is None or course.is_over:
             return states
-        if self._votes and self._last_position is not None:
-            self._read(course, self._last_position, states, given)
+        if self._votes and self.last_position is not None:
+            self._read(course, self.last_position, states, given)
             course.close(poll())
             if self._ends or course.is_over:
                 return states
         computed: Any = self.block(course.take(states), **course.take(given))
         computed = computed[0] if isinstance(computed, tuple) else computed
         states = course.put(states, computed)
-        if self._votes and self._last_position is None:
+        if self._votes and self.last_position is None:
             course.close(poll())
         return states
 
@@ -81,4 +87,4 @@ class Gate(nn.Module):
                 course, course.take(states), mask=own.get("attention_mask"), angles=own["position_embeddings"]
             )
         for site, activations in read.items():
-            self._reader.keep(course, (site, self._layer), activations)
+            self._reader.keep((site, self._layer), activations)

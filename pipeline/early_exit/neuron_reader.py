@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,7 @@ from .course import Course
 
 if TYPE_CHECKING:
     import torch
+    from torch.utils.hooks import RemovableHandle
 
 Place = tuple[Site, int]
 """A site of a layer."""
@@ -37,6 +39,15 @@ def find_units(tables: Iterable[StumpTable]) -> dict[Place, Units]:
     return {place: np.array(sorted(units), dtype=np.int64) for place, units in ordered}
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What was read at a place of the prompts that were open then: (prompt, unit), all units or the wanted ones."""
+
+    prompts: torch.Tensor
+    activations: torch.Tensor
+    is_whole: bool
+
+
 class NeuronReader:
     """Keeps the activations of chosen neurons of a batch's prompts.
 
@@ -45,7 +56,7 @@ class NeuronReader:
     decoder
         Whose sites are read.
     units
-        What is read at each place.
+        What is read at each place, the first layer first.
     """
 
     def __init__(self, decoder: Decoder, units: Mapping[Place, Units]) -> None:
@@ -54,18 +65,22 @@ class NeuronReader:
         self._decoder = decoder
         self.units = units
         self._indices = {place: torch.from_numpy(wanted) for place, wanted in units.items()}
-        self._kept: dict[Place, torch.Tensor] = {}
+        self._kept: dict[Place, Kept] = {}
+        self._course: Course | None = None
         self._is_paused = False
 
+    def attach(self, places: Iterable[Place]) -> list[RemovableHandle]:
+        """Read at `places` in every pass made inside a ``with`` block of `follow`, until the handles are removed."""
+        return [hook_site(self._decoder, site, layer, self._keeper((site, layer))) for site, layer in places]
+
     @contextmanager
-    def attach(self, course: Course, places: Iterable[Place]) -> Iterator[None]:
-        """Read at `places` in every pass of `course` made inside the ``with`` block."""
-        handles = [hook_site(self._decoder, site, layer, self._keeper(course, (site, layer))) for site, layer in places]
+    def follow(self, course: Course) -> Iterator[None]:
+        """Read what is computed of `course` inside the ``with`` block, and forget it afterwards."""
+        self._course = course
         try:
             yield
         finally:
-            for handle in handles:
-                handle.remove()
+            self._course = None
             self._kept.clear()
 
     @contextmanager
@@ -77,38 +92,40 @@ class NeuronReader:
         finally:
             self._is_paused = False
 
-    def keep(self, course: Course, place: Place, activations: torch.Tensor) -> None:
-        """Keep the activations (prompt, unit) of the open prompts' wanted units at a place."""
-        if len(course.prompts) == course.n_prompts:
-            self._kept[place] = activations
-            return
-        whole = self._kept.get(place)
-        if whole is None:
-            whole = activations.new_full((course.n_prompts, activations.shape[1]), float("nan"))
-        self._kept[place] = whole.index_copy(0, course.prompts.to(whole.device), activations)
+    def keep(self, place: Place, activations: torch.Tensor, *, is_whole: bool = False) -> None:
+        """Keep the open prompts' activations (prompt, unit) at a place: of all units, or of the wanted ones."""
+        if self._course is not None:
+            self._kept[place] = Kept(self._course.prompts, activations, is_whole)
 
-    def fetch(self, course: Course, layers: Iterable[int]) -> dict[Place, npt.NDArray[np.float32]]:
-        """Return what was read at places of `layers` of the open prompts, (prompt, unit), after one copy to the CPU."""
+    def fetch(self, course: Course, places: Iterable[Place]) -> npt.NDArray[np.float32]:
+        """Return what was read of the open prompts at `places`, in that order, side by side: float32 (prompt, unit).
+
+        There is one copy to the CPU.
+        """
         import torch
 
-        wanted = set(layers)
-        places = [place for place in self._kept if place[1] in wanted]
-        if not places:
-            return {}
-        device = self._kept[places[-1]].device
-        together = torch.cat([self._kept[place].to(device) for place in places], dim=1)
-        if len(course.prompts) < course.n_prompts:
-            together = together[course.prompts.to(device)]
-        copied = together.cpu().float().numpy()
-        edges = np.cumsum([0, *(len(self.units[place]) for place in places)])
-        return {place: copied[:, edges[n] : edges[n + 1]] for n, place in enumerate(places)}
+        parts = [self._take(place, course) for place in places]
+        device = parts[-1].device
+        return torch.cat([part.to(device) for part in parts], dim=1).cpu().float().numpy()
 
-    def _keeper(self, course: Course, place: Place) -> See:
+    def _take(self, place: Place, course: Course) -> torch.Tensor:
+        kept = self._kept[place]
+        activations = kept.activations
+        if kept.is_whole:
+            activations = activations.index_select(1, self._indices[place].to(activations.device))
+        if len(kept.prompts) > len(course.prompts):  # those that are open now were open then
+            import torch
+
+            rows = torch.searchsorted(kept.prompts, course.prompts)
+            activations = activations.index_select(0, rows.to(activations.device))
+        return activations
+
+    def _keeper(self, place: Place) -> See:
         def keep(activation: torch.Tensor) -> None:
-            if self._is_paused:
-                return
-            device = activation.device
-            last = activation[course.rows.to(device), course.columns.to(device)]
-            self.keep(course, place, last.index_select(1, self._indices[place].to(device)))
+            course = self._course
+            if course is not None and not self._is_paused:
+                device = activation.device
+                last = activation[course.rows.to(device), course.columns.to(device)]
+                self.keep(place, last, is_whole=True)
 
         return keep

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -63,13 +64,16 @@ class Prediction:
     depth: int
     _options: tuple[str, ...]
     _super_neurons: SuperNeurons
-    _activations: tuple[npt.NDArray[np.float64], ...]
+    _activations: npt.NDArray[np.float64]
 
     @property
     def votes(self) -> list[NeuronVote]:
         """The vote of each neuron: contrast by contrast, best first."""
+        edges = np.cumsum([0, *map(len, self._super_neurons.contrasts)])
         return [
-            vote for contrast, values in enumerate(self._activations) for vote in self._list_votes(contrast, values)
+            vote
+            for contrast, (first, last) in enumerate(pairwise(edges))
+            for vote in self._list_votes(contrast, self._activations[first:last])
         ]
 
     def to_dict(self, *, explain: bool = False) -> dict[str, Any]:

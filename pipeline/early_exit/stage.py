@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -11,16 +12,12 @@ import numpy.typing as npt
 from search.classifier import SuperNeurons
 from search.early_exit import Cascade
 from search.early_exit.cascade import decide_exit
-from search.stump_table import StumpTable
-from search.vote import Tally, find_margin, share_votes, tally_votes
+from search.vote import find_margin, share_votes, tally_votes
 from storage.dtype import StoredDtype
 
 from ..errors import ClassifierError
-from .exit_pass import Activations
+from .exit_pass import Activations, find_places
 from .neuron_reader import Place, Units
-
-Columns = npt.NDArray[np.float64]
-"""Activations of a contrast's stumps as they are stored: float64 (prompt, stump)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,14 +25,15 @@ class Verdict:
     """What a stage says of some prompts.
 
     ``answers`` int16 (prompt,), whether each ``is_final``, ``shares`` (prompt, option) and ``margins`` (prompt,) of the
-    votes, and the ``activations`` of each contrast's stumps.
+    votes, and the ``activations`` of all stumps, contrast by contrast, as a run would store them: float64 (prompt,
+    stump).
     """
 
     answers: npt.NDArray[np.int16]
     is_final: npt.NDArray[np.bool_]
     shares: npt.NDArray[np.float64]
     margins: npt.NDArray[np.float64]
-    activations: tuple[Columns, ...]
+    activations: npt.NDArray[np.float64]
 
 
 class Stage:
@@ -55,7 +53,11 @@ class Stage:
         self._early = cascade.exits[number] if number < len(cascade.exits) else None
         self.super_neurons: SuperNeurons = cascade.stages[number]
         self._stored = np.dtype(stored)
-        self._sources = [_find_sources(table, units) for table in self.super_neurons.contrasts]
+        tables = self.super_neurons.contrasts
+        self._columns = find_columns(self.super_neurons, units)
+        self._thresholds = np.concatenate([table.threshold for table in tables])
+        self._polarities = np.concatenate([table.polarity for table in tables])
+        self._edges = np.cumsum([0, *map(len, tables)])
 
     def judge(self, activations: Activations, own_options: npt.NDArray[np.bool_]) -> Verdict:
         """Return what the vote says of prompts with these activations, each of which has some of the options.
@@ -65,8 +67,20 @@ class Stage:
         ClassifierError
             If an activation is not finite.
         """
-        columns = tuple(self._collect(activations, sources, len(own_options)) for sources in self._sources)
-        tallies = [self._tally(contrast, values) for contrast, values in enumerate(columns)]
+        with np.errstate(over="ignore"):  # told below
+            columns = activations[:, self._columns].astype(self._stored).astype(np.float64)
+        if not np.isfinite(columns).all():
+            raise ClassifierError(
+                f"activations: expected numbers that {self._stored} can hold, as in the run that was searched, found "
+                "some that are not finite; use weights of that run's dtype"
+            )
+        fired = self._polarities * (columns - self._thresholds) > 0
+        tallies = [
+            tally_votes(fired[:, first:last], weights, table.score)
+            for (first, last), weights, table in zip(
+                pairwise(self._edges), self.super_neurons.weights, self.super_neurons.contrasts, strict=True
+            )
+        ]
         if self._early is None:
             answers = self.super_neurons.decide_tallies(tallies, own_options)
             is_final = np.ones(len(answers), dtype=bool)
@@ -81,36 +95,16 @@ class Stage:
             activations=columns,
         )
 
-    def _collect(
-        self, activations: Activations, sources: Mapping[Place, tuple[Units, Units]], n_prompts: int
-    ) -> Columns:
-        n_stumps = sum(len(places) for places, _ in sources.values())
-        columns = np.empty((n_prompts, n_stumps))
-        for place, (stumps, read) in sources.items():
-            with np.errstate(over="ignore"):  # told below
-                columns[:, stumps] = activations[place][:, read].astype(self._stored)
-        if not np.isfinite(columns).all():
-            raise ClassifierError(
-                f"activations: expected numbers that {self._stored} can hold, as in the run that was searched, found "
-                "some that are not finite; use weights of that run's dtype"
-            )
-        return columns
 
-    def _tally(self, contrast: int, columns: Columns) -> Tally:
-        table = self.super_neurons.contrasts[contrast]
-        fired = np.asarray(table.polarity * (columns - table.threshold) > 0)
-        return tally_votes(fired, self.super_neurons.weights[contrast], table.score)
-
-
-def _find_sources(table: StumpTable, units: Mapping[Place, Units]) -> dict[Place, tuple[Units, Units]]:
-    """Return of each place which stumps find their activations there, and in which columns of what is read."""
-    found: dict[Place, list[tuple[int, int]]] = {}
-    for stump, (site, _, layer, unit) in enumerate(table.addresses()):
-        found.setdefault((site, layer), []).append((stump, unit))
-    return {
-        place: (
-            np.array([stump for stump, _ in pairs], dtype=np.int64),
-            np.searchsorted(units[place], [unit for _, unit in pairs]).astype(np.int64),
-        )
-        for place, pairs in found.items()
-    }
+def find_columns(super_neurons: SuperNeurons, units: Mapping[Place, Units]) -> npt.NDArray[np.int64]:
+    """Return in which column of `Activations` each stump finds its own, contrast by contrast, int64 (stump,)."""
+    begins, n_columns = {}, 0
+    for place in find_places(units, depth=super_neurons.depth):
+        begins[place] = n_columns
+        n_columns += len(units[place])
+    columns = [
+        begins[site, layer] + int(np.searchsorted(units[site, layer], unit))
+        for table in super_neurons.contrasts
+        for site, _, layer, unit in table.addresses()
+    ]
+    return np.array(columns, dtype=np.int64)

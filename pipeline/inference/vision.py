@@ -91,6 +91,8 @@ def _join(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
 
     def pad(tensor: torch.Tensor) -> torch.Tensor:
         room = [(0, wide - own) for wide, own in zip(shape, tensor.shape[1:], strict=True)]
+        if not any(more for _, more in room):
+            return tensor
         return torch.nn.functional.pad(tensor, [size for pair in reversed(room) for size in pair])
 
-    return torch.cat([pad(tensor) for tensor in tensors])
+    return torch.cat([pad(tensor) for tensor in tensors]) if len(tensors) > 1 else tensors[0]

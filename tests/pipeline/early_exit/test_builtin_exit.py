@@ -69,6 +69,19 @@ def test_answers_and_depths_are_those_of_the_stored_run(quick_demo_folder: Path,
     assert answers == portable.super_neurons.predict(run, rows).tolist()
 
 
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("model", MODELS)
+def test_answers_of_the_first_layer_are_those_of_the_stored_run(quick_demo_folder: Path, model: str, task: str) -> None:
+    run = open_dataset(quick_demo_folder / "activations.zarr").run(f"{model}/{task}")
+    searched = choose_neurons(run)
+    first = searched.select(replace(searched.selection, max_depth=1, max_q=None))
+    early = EarlyExitClassifier.load(make_portable(first, searched.scan, searched.selection))
+    predictions = predict(early, read_samples(task, N_SAMPLES_QUICK))
+    assert number_answers(early, predictions) == first.predict(run, np.arange(run.n_samples)).tolist()
+    assert {prediction.depth for prediction in predictions} == {1}
+    assert len(early._model.get_decoder().layers) == 1
+
+
 @pytest.mark.parametrize("weights_dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("model", MODELS)
 def test_where_lower_precision_answers_otherwise_a_vote_is_at_its_threshold(

@@ -155,7 +155,7 @@ def test_only_what_votes_is_computed_of_the_mlp(folder: Path, record: Any) -> No
         module.register_forward_pre_hook(lambda *_, path=path: called.append(path))
     early.predict(make_samples(folder, with_pictures=True))
     assert called == ["act_fn"], "neither projection of all neurons, nor the way back"
-    (neurons,) = [early._exit_pass._gates[0]._last_position._neurons]
+    neurons = early._model.get_decoder().layers[0].last_position._neurons
     assert {weight.shape[0] for weight, _ in neurons._maps} == {len(np.unique(super_neurons.contrasts[0].unit))}
 
 
