@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
 VOCABULARY = 4096
 OPTIONS = ("yes", "no")
 PICTURE_SIZE = (320, 240)
-SIDE = 224
 PATCH = 14
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].upper() }}: "
@@ -35,14 +35,22 @@ CHAT_TEMPLATE = (
 class Sizes:
     """How large the decoder and the vision tower are.
 
-    The proportions are LLaVA 1.5's: 64 units a head, MLPs of 2.7 (decoder) and 4 (tower) times the width, features
-    from the last layer of the tower but one, and about 1/22 of the decoder's arithmetic in the tower.
+    The proportions are LLaVA 1.5's: MLPs of 2.7 (decoder) and 4 (tower) times the width, features from the last layer
+    of the tower but one, and about 1/22 of the decoder's arithmetic in the tower. ``head_width`` is that of both, as
+    units; ``n_image_tokens`` is a square.
     """
 
     width: int
     n_layers: int
     vision_width: int
     n_vision_layers: int
+    head_width: int = 64
+    n_image_tokens: int = 256
+
+    @property
+    def side(self) -> int:
+        """The side of a picture as the tower takes it, in pixels."""
+        return isqrt(self.n_image_tokens) * PATCH
 
     @property
     def text(self) -> dict[str, Any]:
@@ -52,8 +60,8 @@ class Sizes:
             "hidden_size": self.width,
             "intermediate_size": self.width * 43 // 16,
             "num_hidden_layers": self.n_layers,
-            "num_attention_heads": self.width // 64,
-            "num_key_value_heads": self.width // 64,
+            "num_attention_heads": self.width // self.head_width,
+            "num_key_value_heads": self.width // self.head_width,
             "max_position_embeddings": 2048,
             "vocab_size": VOCABULARY,
             "pad_token_id": SPECIAL_TOKENS.index("<pad>"),
@@ -62,14 +70,14 @@ class Sizes:
 
     @property
     def vision(self) -> dict[str, Any]:
-        """The tower as transformers' CLIPVisionConfig takes it: 256 tokens a picture, besides its class token."""
+        """The tower as transformers' CLIPVisionConfig takes it; besides a picture's tokens there is a class token."""
         return {
             "model_type": "clip_vision_model",
             "hidden_size": self.vision_width,
             "intermediate_size": 4 * self.vision_width,
             "num_hidden_layers": self.n_vision_layers,
-            "num_attention_heads": self.vision_width // 64,
-            "image_size": SIDE,
+            "num_attention_heads": self.vision_width // self.head_width,
+            "image_size": self.side,
             "patch_size": PATCH,
         }
 
@@ -88,7 +96,7 @@ def write_checkpoint(folder: Path, sizes: Sizes) -> None:
     config = AutoConfig.for_model(
         "llava",
         image_token_index=SPECIAL_TOKENS.index("<image>"),
-        image_seq_length=(SIDE // PATCH) ** 2,
+        image_seq_length=sizes.n_image_tokens,
         text_config=sizes.text,
         vision_config=sizes.vision,
         vision_feature_layer=-2,
@@ -100,7 +108,7 @@ def write_checkpoint(folder: Path, sizes: Sizes) -> None:
         LlavaForConditionalGeneration(config).save_pretrained(folder)
     generation = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": SPECIAL_TOKENS.index("<pad>")}
     _write_json(folder / "generation_config.json", generation)
-    _write_processor(folder)
+    _write_processor(folder, side=sizes.side)
 
 
 def write_pictures(folder: Path, n_pictures: int) -> list[Path]:
@@ -123,7 +131,7 @@ def make_questions(n_questions: int) -> list[str]:
     return [" ".join(random.choice(words, size=n_words)) + "?" for n_words in random.integers(11, 20, size=n_questions)]
 
 
-def _write_processor(folder: Path) -> None:
+def _write_processor(folder: Path, *, side: int) -> None:
     _make_tokenizer().save(str(folder / "tokenizer.json"))
     names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     tokenizer = {
@@ -134,7 +142,7 @@ def _write_processor(folder: Path) -> None:
     }
     _write_json(folder / "tokenizer_config.json", names | tokenizer)
     image = {
-        "crop_size": {"height": SIDE, "width": SIDE},
+        "crop_size": {"height": side, "width": side},
         "do_center_crop": True,
         "do_convert_rgb": True,
         "do_normalize": True,
@@ -145,7 +153,7 @@ def _write_processor(folder: Path) -> None:
         "image_std": [0.26862954, 0.26130258, 0.27577711],
         "resample": 3,
         "rescale_factor": 1 / 255,
-        "size": {"shortest_edge": SIDE},
+        "size": {"shortest_edge": side},
     }
     _write_json(folder / "preprocessor_config.json", image)
     processor = {

@@ -1,5 +1,6 @@
 """Models, tasks and people: extraction on Ray, the demo, the command line."""
 
+from .early_exit import EarlyExitClassifier
 from .errors import PipelineError
 from .extraction import extract
 from .model import find_model
@@ -7,4 +8,12 @@ from .request import RunRequest
 from .settings import ExtractionSettings
 from .task import load_task
 
-__all__ = ["ExtractionSettings", "PipelineError", "RunRequest", "extract", "find_model", "load_task"]
+__all__ = [
+    "EarlyExitClassifier",
+    "ExtractionSettings",
+    "PipelineError",
+    "RunRequest",
+    "extract",
+    "find_model",
+    "load_task",
+]

@@ -9,10 +9,12 @@ import typer
 from rich.console import Console
 
 from .command.ablate import ablate
+from .command.classify import classify
 from .command.exchange import export_columns, import_arrays
 from .command.extract import extract
 from .command.plan import plan
 from .command.search import search
+from .command.serve import serve
 from .command.store import AsJson, gc, print_json, repair, status, validate
 from .command.tasks import tasks
 from .command.transfer import transfer
@@ -33,7 +35,7 @@ KEPT = "nothing that was committed is lost, the same command goes on from there"
 @app.command(epilog="Example: superneurons demo --out demo")
 def demo(
     out: Annotated[
-        str, typer.Option(help="Folder for activations.zarr, summary.json and pictures.")
+        str, typer.Option(help="Folder for activations.zarr, summary.json, pictures and classifiers.")
     ] = "superneurons-demo",
     quick: Annotated[bool, typer.Option("--quick", help="Fewer samples: for a first look.")] = False,
     as_json: AsJson = False,
@@ -53,13 +55,19 @@ def demo(
         print_findings(console, findings)
         print_studies(console, result.studies)
         console.print(
-            f"Activations: {out}/activations.zarr   figures: {out}/summary.json   pictures: {out}/*.png", soft_wrap=True
+            f"Activations: {out}/activations.zarr   figures: {out}/summary.json   pictures: {out}/*.png   classifiers: "
+            f"{out}/classifiers/*.json",
+            soft_wrap=True,
         )
 
 
 app.command(epilog="Example: superneurons search demo.zarr --run tiny-llava/easy-vqa.shape --json")(search)
 app.command(epilog="Example: superneurons transfer demo.zarr --by task,layer --pictures pictures")(transfer)
 app.command(epilog="Example: superneurons ablate demo.zarr --run tiny-llava/easy-vqa.shape")(ablate)
+app.command(
+    epilog='Example: superneurons classify found/tiny-llava.easy-vqa.shape.json --image my.png --question "what shape?"'
+)(classify)
+app.command(epilog="Example: superneurons serve found/tiny-llava.easy-vqa.shape.json --port 8000 --replicas 2")(serve)
 app.command(epilog="Example: superneurons tasks --show scenes.existence@blur-2")(tasks)
 app.command(epilog="Example: superneurons plan docs/experiment.yaml --memory 80")(plan)
 app.command(

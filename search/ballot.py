@@ -14,7 +14,7 @@ from storage import Run
 from .scan import ColumnBlock, read_block, validate_finite
 from .stump_table import StumpTable
 from .task_graph import Scheduler, TaskGraph
-from .vote import WEIGHT_UNIT, Tally
+from .vote import Tally, as_whole
 
 Votes = npt.NDArray[np.bool_]
 """Whether each stump fires on each sample: bool (sample, stump)."""
@@ -99,8 +99,8 @@ def tally_run(
         rows=rows,
         quantile_rows=quantile_rows,
         ballots=tuple(ballots),
-        heavy=tuple(_as_whole(ballot.weights) for ballot in ballots),
-        good=tuple(_as_whole(ballot.table.score) for ballot in ballots),
+        heavy=tuple(as_whole(ballot.weights) for ballot in ballots),
+        good=tuple(as_whole(ballot.table.score) for ballot in ballots),
     )
     graph = TaskGraph()
     shared = graph.share(poll)
@@ -154,10 +154,6 @@ def match_quantiles(
     bounded = np.concatenate([np.full((1, ordered.shape[1]), -np.inf), ordered, np.full((1, ordered.shape[1]), np.inf)])
     columns = np.arange(ordered.shape[1])
     return np.asarray((bounded[n_below, columns] + bounded[n_below + 1, columns]) / 2)
-
-
-def _as_whole(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    return np.rint(numbers * WEIGHT_UNIT).astype(np.int64)
 
 
 def _fire(run: Run, block: ColumnBlock, table: StumpTable, rows: npt.NDArray[np.intp]) -> Votes:

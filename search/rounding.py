@@ -13,10 +13,6 @@ ROUNDING: Mapping[str, float] = {"f2": 2.0**-10, "f4": 2.0**-16}
 stored in. A forward pass in float32 gives the same sample values that are some 1e-7 to 1e-5 apart, by its place in the
 batch; in float16 they are rounded to the same number or to its neighbour."""
 
-GROUPED: Mapping[str, float] = {"f4": 2.0**-18}
-"""The same of one value within a column that varies: eight times what the built-in models were seen to put between two
-values of one sample. Neighbours in float16 may be told apart by what they show."""
-
 GROUP_FRACTION = 0.01
 """Of its samples, the fraction that makes a group in a column that varies."""
 
@@ -25,7 +21,7 @@ FIRST_ROWS = 128
 
 MANY_TOGETHER = 4
 """Of their values, how many lie no further from the next than rounding leaves them in a column that is looked at whole.
-Where values vary freely, one column in thirty has a single such pair, and hardly one has four."""
+Where values vary freely, one column in eight has a single such pair, and hardly one has four."""
 
 
 def hide_rounding(
@@ -36,7 +32,8 @@ def hide_rounding(
     Where pictures show nothing, some units are the same for every sample, but for the last bit, which depends on where
     in a row of prompts the sample stood. Labels often follow that place: such a unit would be an excellent classifier.
     In first layers there are units that are the same for all samples of one question: a threshold within such a group
-    would hold on no other machine.
+    would hold on no other machine. In float16 neighbours may be told apart by what they show: columns that vary stay as
+    they are.
     """
     if activations.dtype.str[1:] not in ROUNDING:
         return activations
@@ -53,7 +50,7 @@ def hide_rounding(
     return hidden
 
 
-def merge_groups(column: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+def merge_groups(column: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return a column (sample,) in which the values around which many others lie stand for these.
 
     Others are what rounding alone may set apart from it; many are `GROUP_FRACTION` of the samples. The fullest group
@@ -63,7 +60,7 @@ def merge_groups(column: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floati
     ordered = column[order].astype(np.float64)
     if not (np.isfinite(ordered[0]) and np.isfinite(ordered[-1])):
         return column
-    reach = GROUPED[column.dtype.str[1:]] * max(abs(ordered[0]), abs(ordered[-1]))
+    reach = ROUNDING["f4"] * max(abs(ordered[0]), abs(ordered[-1]))
     least = max(MANY_TOGETHER, round(GROUP_FRACTION * len(column)))
     firsts, lasts = np.searchsorted(ordered, ordered - reach), np.searchsorted(ordered, ordered + reach, side="right")
     counts, merged = lasts - firsts, column.copy()
@@ -84,13 +81,12 @@ def _find_alike(activations: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.in
 
 
 def _find_grouped(activations: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.intp]:
-    """Return the columns of which many values lie together, and some of these apart."""
-    tolerance = GROUPED.get(activations.dtype.str[1:])
-    if tolerance is None:
+    """Return the columns of float32 of which many values lie together, and some of these apart."""
+    if activations.dtype != np.float32:
         return np.array([], dtype=np.intp)
     ordered = np.sort(np.ascontiguousarray(activations.T))
     with np.errstate(invalid="ignore", over="ignore"):
         gaps = np.diff(ordered)
-        together = gaps <= tolerance * np.abs(ordered[:, [0, -1]]).max(axis=1, keepdims=True)
+        together = gaps <= ROUNDING["f4"] * np.abs(ordered[:, [0, -1]]).max(axis=1, keepdims=True)
         is_many = together.sum(axis=1) >= min(MANY_TOGETHER, max(1, gaps.shape[1]))
         return np.flatnonzero(is_many & (together & (gaps > 0)).any(axis=1))

@@ -58,6 +58,11 @@ def weigh_votes(
     return np.maximum(np.log(balanced / (1 - balanced)), 0.0)
 
 
+def as_whole(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Return weights or scores as whole numbers, in units of ``1 / WEIGHT_UNIT``."""
+    return np.rint(numbers * WEIGHT_UNIT).astype(np.int64)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
     """Votes of one contrast's stumps, added up; all are whole numbers.
@@ -91,7 +96,11 @@ def tally_votes(
     fired: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64], scores: npt.NDArray[np.float64]
 ) -> Tally:
     """Return the votes `fired` (sample, stump) of stumps with `weights` and probe `scores` (stump,), best first."""
-    heavy, good = (np.rint(part * WEIGHT_UNIT).astype(np.int64) for part in (weights, scores))
+    return tally_whole(fired, as_whole(weights), as_whole(scores))
+
+
+def tally_whole(fired: npt.NDArray[np.bool_], heavy: npt.NDArray[np.int64], good: npt.NDArray[np.int64]) -> Tally:
+    """Return the same for weights and scores as `as_whole` makes them."""
     return Tally(
         fired=fired @ heavy,
         whole=int(heavy.sum()),

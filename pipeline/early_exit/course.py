@@ -23,6 +23,10 @@ class Course:
     rows, columns, turns
         Of each open prompt: its row among the open rows, where its last token is, and its place among the prompts of
         its row in the batch, int64 (prompt,).
+    n_turns
+        Prompts of a row, at most.
+    ends_alike
+        Whether every row is one prompt, and as long as the others, so that all last tokens are at the end.
     """
 
     def __init__(self, batch: Batch) -> None:
@@ -34,7 +38,9 @@ class Course:
         self.n_prompts = len(batch.prompts)
         self.prompts = torch.arange(self.n_prompts, device=batch.rows.device)
         self.rows, self.columns, self.turns = batch.rows, batch.columns, batch.turns
-        self.n_turns = int(batch.turns.max()) + 1
+        lengths = {len(prompt.token_ids) for prompt in batch.prompts}
+        self.ends_alike = self.n_prompts == self._n_rows and lengths == {batch.token_ids.shape[1]}
+        self.n_turns = 1 if self.ends_alike else int(batch.turns.max()) + 1
 
     @property
     def is_over(self) -> bool:
@@ -50,6 +56,12 @@ class Course:
         open_rows, self.rows = torch.unique(rows, return_inverse=True)
         self._open_rows = None if len(open_rows) == self._n_rows else open_rows
         self.columns, self.turns = self._batch.columns[self.prompts], self._batch.turns[self.prompts]
+
+    def last(self, values: torch.Tensor) -> torch.Tensor:
+        """Return what `values` (open row, token, ...) are at the open prompts' last tokens, (prompt, ...)."""
+        if self.ends_alike:
+            return values[:, -1]
+        return values[self.rows.to(values.device), self.columns.to(values.device)]
 
     def take(self, value: Any) -> Any:
         """Return what a block is given for all rows of the batch, cut to the open rows."""

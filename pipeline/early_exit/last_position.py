@@ -109,14 +109,16 @@ class LastPosition:
 
     def _mix(self, weights: torch.Tensor, normed: torch.Tensor) -> torch.Tensor:
         """Return the means of values under `weights` (row, key head, query head of it, turn, token)."""
-        import torch
-
-        values = self._attention.v_proj
-        means = (weights.flatten(1, 3) @ normed).view(*weights.shape[:4], -1)
-        mixed = torch.einsum("rkqtu,khu->rtkqh", means, values.weight.unflatten(0, (weights.shape[1], -1)))
-        if values.bias is not None:  # weights add up to one
-            mixed = mixed + values.bias.unflatten(0, (weights.shape[1], 1, -1))
-        return mixed.flatten(2)
+        projection = self._attention.v_proj
+        n_rows, n_key_heads, n_sharing, n_turns, _ = weights.shape
+        means = weights.flatten(1, 3) @ normed  # (row, head and turn, unit)
+        by_key_head = means.view(n_rows, n_key_heads, -1, means.shape[-1]).transpose(0, 1).flatten(1, 2)
+        matrices: torch.Tensor = projection.weight.view(n_key_heads, -1, means.shape[-1])
+        values = by_key_head @ matrices.transpose(1, 2)
+        if projection.bias is not None:  # weights add up to one
+            values = values + projection.bias.view(n_key_heads, 1, -1)
+        mixed = values.view(n_key_heads, n_rows, n_sharing, n_turns, -1)
+        return mixed.permute(1, 3, 0, 2, 4).flatten(2)
 
     def _by_head(self, projected: torch.Tensor) -> torch.Tensor:
         """Return what was projected (row, token, unit) by head: (row, head, token, unit of it)."""

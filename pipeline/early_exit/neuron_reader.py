@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -66,6 +66,7 @@ class NeuronReader:
         self.units = units
         self._indices = {place: torch.from_numpy(wanted) for place, wanted in units.items()}
         self._kept: dict[Place, Kept] = {}
+        self._columns: dict[tuple[tuple[Place, int, bool], ...], torch.Tensor] = {}
         self._course: Course | None = None
         self._is_paused = False
 
@@ -97,35 +98,51 @@ class NeuronReader:
         if self._course is not None:
             self._kept[place] = Kept(self._course.prompts, activations, is_whole)
 
-    def fetch(self, course: Course, places: Iterable[Place]) -> npt.NDArray[np.float32]:
+    def fetch(self, course: Course, places: Sequence[Place]) -> npt.NDArray[np.float32]:
         """Return what was read of the open prompts at `places`, in that order, side by side: float32 (prompt, unit).
 
         There is one copy to the CPU.
         """
         import torch
 
-        parts = [self._take(place, course) for place in places]
-        device = parts[-1].device
-        return torch.cat([part.to(device) for part in parts], dim=1).cpu().float().numpy()
+        kept = [self._kept[place] for place in places]
+        device = kept[-1].activations.device
+        parts = [self._take_open(part, course).to(device) for part in kept]
+        together = torch.cat(parts, dim=1)
+        if any(part.is_whole for part in kept):
+            widths = [
+                (place, part.shape[1], one.is_whole) for place, part, one in zip(places, parts, kept, strict=True)
+            ]
+            together = together.index_select(1, self._find_columns(tuple(widths)).to(device))
+        return together.cpu().float().numpy()
 
-    def _take(self, place: Place, course: Course) -> torch.Tensor:
-        kept = self._kept[place]
-        activations = kept.activations
-        if kept.is_whole:
-            activations = activations.index_select(1, self._indices[place].to(activations.device))
-        if len(kept.prompts) > len(course.prompts):  # those that are open now were open then
-            import torch
+    def _take_open(self, kept: Kept, course: Course) -> torch.Tensor:
+        if len(kept.prompts) == len(course.prompts):
+            return kept.activations
+        import torch
 
-            rows = torch.searchsorted(kept.prompts, course.prompts)
-            activations = activations.index_select(0, rows.to(activations.device))
-        return activations
+        rows = torch.searchsorted(kept.prompts, course.prompts)  # those that are open now were open then
+        return kept.activations.index_select(0, rows.to(kept.activations.device))
+
+    def _find_columns(self, widths: tuple[tuple[Place, int, bool], ...]) -> torch.Tensor:
+        """Return where the wanted units are among what was read of places, side by side, int64 (unit,).
+
+        A place has so many columns, which are all of its units or the wanted ones.
+        """
+        import torch
+
+        if widths not in self._columns:
+            parts, begin = [], 0
+            for place, width, is_whole in widths:
+                parts.append(begin + (self._indices[place] if is_whole else torch.arange(width)))
+                begin += width
+            self._columns[widths] = torch.cat(parts)
+        return self._columns[widths]
 
     def _keeper(self, place: Place) -> See:
         def keep(activation: torch.Tensor) -> None:
             course = self._course
             if course is not None and not self._is_paused:
-                device = activation.device
-                last = activation[course.rows.to(device), course.columns.to(device)]
-                self.keep(place, last, is_whole=True)
+                self.keep(place, course.last(activation).clone(), is_whole=True)  # not a part that holds the whole
 
         return keep

@@ -14,17 +14,17 @@ class Seats:
     """The last tokens of the open prompts of a course: one a turn, a turn being a prompt's place in its row."""
 
     def __init__(self, course: Course, *, device: torch.device) -> None:
-        self._rows, self._columns = course.rows.to(device), course.columns.to(device)
-        self._turns = course.turns.to(device)
-        self._n_turns = course.n_turns
+        self._course = course
+        self._is_single = course.n_turns == 1
+        self._rows, self._turns = course.rows.to(device), course.turns.to(device)
 
     def pick(self, values: torch.Tensor) -> torch.Tensor:
         """Return what `values` (row, token, ...) are at the last tokens, (row, turn, ...); 0 where no prompt is."""
-        return self._lay_out(values[self._rows, self._columns], n_rows=len(values))
+        return self._lay_out(self._course.last(values), n_rows=len(values))
 
     def gather(self, laid: torch.Tensor) -> torch.Tensor:
         """Return the open prompts' parts of what is laid out as `pick` does it, (prompt, ...)."""
-        return laid[self._rows, self._turns]
+        return laid[:, 0] if self._is_single else laid[self._rows, self._turns]
 
     def hide(self, scores: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """Return attention `scores` (row, key head, query head of it, turn, token), what is not seen being hidden.
@@ -34,19 +34,22 @@ class Seats:
         """
         import torch
 
-        if mask is None:
-            places = torch.arange(scores.shape[-1], device=scores.device)
-            seen = places <= self._lay_out(self._columns, n_rows=len(scores))[..., None]
-        else:
+        if mask is not None:
             seen = self.pick(mask.to(scores.device)[:, 0].expand(len(scores), -1, -1))
+        elif self._course.ends_alike:  # nothing comes after
+            return scores
+        else:
+            places = torch.arange(scores.shape[-1], device=scores.device)
+            columns = self._course.columns.to(scores.device)
+            seen = places <= self._lay_out(columns, n_rows=len(scores))[..., None]
         seen = seen[:, None, None]
         if seen.dtype != torch.bool:
             return scores + seen
         return scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
 
     def _lay_out(self, values: torch.Tensor, *, n_rows: int) -> torch.Tensor:
-        if self._n_turns == 1 and len(values) == n_rows:
+        if self._is_single:
             return values[:, None]
-        laid = values.new_zeros((n_rows, self._n_turns, *values.shape[1:]))
+        laid = values.new_zeros((n_rows, self._course.n_turns, *values.shape[1:]))
         laid[self._rows, self._turns] = values
         return laid

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from search.classifier import SuperNeurons
 from search.early_exit import Cascade
 from search.early_exit.cascade import decide_exit
-from search.vote import find_margin, share_votes, tally_votes
+from search.vote import as_whole, find_margin, share_votes, tally_whole
 from storage.dtype import StoredDtype
 
 from ..errors import ClassifierError
@@ -58,6 +58,8 @@ class Stage:
         self._thresholds = np.concatenate([table.threshold for table in tables])
         self._polarities = np.concatenate([table.polarity for table in tables])
         self._edges = np.cumsum([0, *map(len, tables)])
+        self._heavy = [as_whole(weights) for weights in self.super_neurons.weights]
+        self._good = [as_whole(table.score) for table in tables]
 
     def judge(self, activations: Activations, own_options: npt.NDArray[np.bool_]) -> Verdict:
         """Return what the vote says of prompts with these activations, each of which has some of the options.
@@ -76,10 +78,8 @@ class Stage:
             )
         fired = self._polarities * (columns - self._thresholds) > 0
         tallies = [
-            tally_votes(fired[:, first:last], weights, table.score)
-            for (first, last), weights, table in zip(
-                pairwise(self._edges), self.super_neurons.weights, self.super_neurons.contrasts, strict=True
-            )
+            tally_whole(fired[:, first:last], heavy, good)
+            for (first, last), heavy, good in zip(pairwise(self._edges), self._heavy, self._good, strict=True)
         ]
         if self._early is None:
             answers = self.super_neurons.decide_tallies(tallies, own_options)

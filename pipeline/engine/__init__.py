@@ -1,1 +1,4 @@
-"""Engines: the same jobs in this process or on a Ray cluster. Nothing outside of this folder imports Ray."""
+"""Engines: the same jobs in this process or on a Ray cluster.
+
+Nothing outside of this folder and `pipeline.serving` imports Ray.
+"""

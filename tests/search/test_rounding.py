@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from search import search_run
-from search.rounding import FIRST_ROWS, GROUPED, hide_rounding, merge_groups
+from search.rounding import FIRST_ROWS, ROUNDING, hide_rounding, merge_groups
 from search.scan import ScanSpec, scan_run
 from search.stump import fit_stumps
 from search.supervision import read_supervision
@@ -32,7 +32,7 @@ def test_columns_that_differ_in_the_last_bits_are_constant(dtype: Any, steps: in
     hidden = hide_rounding(activations, ROWS)
     assert len(np.unique(activations[ROWS, 0])) == 2 > len(np.unique(hidden[:, 0]))
     np.testing.assert_array_equal(hidden[:, 2:], activations[:, 2:])
-    np.testing.assert_allclose(hidden[:, 1], activations[:, 1], rtol=1e-5)
+    np.testing.assert_allclose(hidden[:, 1], activations[:, 1], rtol=4e-5)
     varied = activations[:, [2, 4]]
     assert hide_rounding(varied, ROWS) is varied
 
@@ -78,8 +78,8 @@ def test_a_group_with_a_tail_is_one_value() -> None:
     value, count = np.unique(merged, return_counts=True)
     assert count.max() > 0.6 * N_SAMPLES
     limit = value[np.argmax(count)]
-    assert np.abs(np.delete(value, np.argmax(count)) - limit).min() > 0.9 * GROUPED["f4"] * np.abs(column).max()
-    far = np.abs(column - limit) > 1e-4
+    assert np.abs(np.delete(value, np.argmax(count)) - limit).min() > 0.9 * ROUNDING["f4"] * np.abs(column).max()
+    far = np.abs(column - limit) > 1e-2
     np.testing.assert_array_equal(merged[far], column[far])
 
 

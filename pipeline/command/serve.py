@@ -1,0 +1,100 @@
+"""Answering over HTTP: ``superneurons serve``."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .classify import ClassifierFile, ModelPlace, WeightsDtypeName
+from .cluster import Address
+
+if TYPE_CHECKING:
+    from ..serving.service import Service
+
+SHOWN_OPTIONS = 8
+
+
+def serve(
+    classifier: ClassifierFile,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 is every network that this machine is in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    replicas: Annotated[int, typer.Option(min=1, help="Processes that answer, each with the model loaded.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each replica.")] = 1,
+    gpus_per_replica: Annotated[float, typer.Option(min=0, help="GPUs that each replica asks Ray for.")] = 0,
+    address: Address = None,
+    model: ModelPlace = None,
+    weights_dtype: WeightsDtypeName = None,
+    adaptive: Annotated[
+        bool, typer.Option("--adaptive/--full-depth", help="Take the classifier's exits, if it has any.")
+    ] = True,
+    max_batch: Annotated[int, typer.Option(min=1, max=4096, help="Requests computed together, at most.")] = 32,
+    batch_wait: Annotated[
+        float, typer.Option(min=0, max=60, help="Seconds that a request waits for others to join it.")
+    ] = 0.01,
+    max_upload_mb: Annotated[float, typer.Option(min=0.001, max=1000, help="Megabytes of a request, at most.")] = 10,
+    max_questions: Annotated[int, typer.Option(min=1, max=4096, help="Questions of a request, at most.")] = 64,
+) -> None:
+    """Answer questions about pictures over HTTP, until Ctrl-C: several clients' in one pass of the model.
+
+    GET / tells what can be sent. Nothing but this machine can ask unless --host says so.
+    """
+    from search.classifier_file import read_classifier
+
+    from ..model import parse_weights_dtype
+    from ..serving.limit import MIN_OPEN, OPEN_BATCHES, Limits
+    from ..serving.replica import ReplicaSettings
+    from ..serving.service import Service
+
+    limits = Limits(
+        max_upload_bytes=round(1e6 * max_upload_mb),
+        max_questions=max_questions,
+        max_open=max(MIN_OPEN, OPEN_BATCHES * max_batch),
+    )
+    settings = ReplicaSettings(
+        classifier=read_classifier(classifier),
+        model=model,
+        weights_dtype=None if weights_dtype is None else parse_weights_dtype(weights_dtype),
+        adaptive=adaptive,
+        threads=threads,
+        n_gpus=gpus_per_replica,
+        max_batch=max_batch,
+        batch_wait_s=batch_wait,
+        limits=limits,
+    )
+    settings.validate()
+    _run(Service(replica=settings, n_replicas=replicas, host=host, port=port, address=address))
+
+
+def _run(service: Service) -> None:
+    """Serve until a signal comes: once it serves, Ctrl-C and SIGTERM are how it is to end."""
+    from ..serving.service import deploy, start_ray
+
+    is_serving = False
+    output = sys.stdout
+    try:
+        # Ray prints deaths of workers to the standard output, which is for one line alone
+        with redirect_stdout(sys.stderr), start_ray(service):
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # in the place of Ray's, which just exits
+            with deploy(service):
+                is_serving = True
+                line = f"serving {describe_service(service)} on {service.url}; stop with Ctrl-C"
+                typer.echo(line, file=output)
+                while True:
+                    time.sleep(3600)
+    except KeyboardInterrupt:
+        if not is_serving:
+            raise
+
+
+def describe_service(service: Service) -> str:
+    """Return what is served: the run, and what is chosen among."""
+    options = service.replica.classifier.options
+    shown = ", ".join(options[:SHOWN_OPTIONS]) + (", ..." if len(options) > SHOWN_OPTIONS else "")
+    return f"{service.replica.classifier.provenance.get('run', 'a classifier')} ({shown})"
