@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 BATCH_SIZE = 32
 """Rows of prompts a pass: questions about one picture are one row."""
 
+PICTURE_BYTES = 2**22
+"""Pictures that a vision tower on a CPU reads at once, so that what it makes of them stays in the cache."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Predictions:
@@ -114,7 +117,8 @@ class EarlyExitClassifier:
         self._exit_pass = ExitPass(model, decoder, units=units, depths=cascade.depths, probe=self._make_probe())
         stored = STORED_DTYPES.get(classifier.identity.get("dtype", ""), "f4")
         self._stages = [Stage(cascade, number, units, stored=stored) for number in range(len(cascade.depths))]
-        self._waves = Waves(model, processor, family, decoder)
+        on_cpu = model.device.type == "cpu"
+        self._waves = Waves(model, processor, family, decoder, picture_bytes=PICTURE_BYTES if on_cpu else None)
         self._turn = threading.Lock()
 
     @classmethod

@@ -17,10 +17,14 @@ import numpy.typing as npt
 from storage.schema import Site
 
 from .course import Course
-from .seat import Seats
+from .seat import Seats, hide
 
 if TYPE_CHECKING:
     import torch
+
+
+CACHE_BYTES = 2**20
+"""States that are computed together on a CPU, so that what is made of them stays in its cache."""
 
 
 class LastPosition:
@@ -52,6 +56,7 @@ class LastPosition:
         self._device: torch.device = self._attention.q_proj.weight.device
         self._units = {site: torch.from_numpy(wanted).to(self._device) for site, wanted in units.items()}
         self._has_four_norms = hasattr(block, "pre_feedforward_layernorm")
+        self._has_head_norms = hasattr(self._attention, "q_norm")
         self._neurons = Neurons(self._block.mlp, self._units["mlp"]) if "mlp" in units else None
 
     def __call__(
@@ -66,14 +71,14 @@ class LastPosition:
         states
             What the block is given, (row, token, unit).
         mask
-            What its attention is given; see `Seats.hide`.
+            What its attention is given; see `Seats.find_seen`.
         angles
             Cosines and sines of the positions, (row, token, unit of a head).
         """
         seats = Seats(course, device=self._device)
         states = states.to(self._device)
         cosine, sine = (part.to(self._device).expand(len(states), -1, -1) for part in angles)
-        heads = self._attend(seats, self._block.input_layernorm(states), mask, (cosine, sine))
+        heads = self._attend(seats, states, mask, (cosine, sine))
         found: dict[Site, torch.Tensor] = {}
         if "heads" in self._units:
             found["heads"] = heads[..., self._units["heads"]]
@@ -84,41 +89,63 @@ class LastPosition:
     def _attend(
         self,
         seats: Seats,
-        normed: torch.Tensor,
+        states: torch.Tensor,
         mask: torch.Tensor | None,
         angles: tuple[torch.Tensor, torch.Tensor],
     ) -> torch.Tensor:
         """Return what the heads put out at the last tokens, (row, turn, head unit)."""
-        attention: Any = self._attention
-        queries = self._by_head(attention.q_proj(seats.pick(normed)))
+        import torch
+
+        n_rows, n_tokens, _ = states.shape
+        queries = self._by_head(self._attention.q_proj(self._block.input_layernorm(seats.pick(states))))
+        if self._has_head_norms:
+            queries = self._attention.q_norm(queries)
+        # the families' functions turn queries and keys at once, which are of different tokens here
+        queries, _ = self._rotate(queries, queries[:, :1], *map(seats.pick, angles))
+        seen = seats.find_seen(mask, n_rows=n_rows, n_tokens=n_tokens)
+        means = [
+            self._average(
+                states[rows], queries[rows], (angles[0][rows], angles[1][rows]), None if seen is None else seen[rows]
+            )
+            for rows in plan_slices(states)
+        ]
+        return self._project(torch.cat(means) if len(means) > 1 else means[0])
+
+    def _average(
+        self,
+        states: torch.Tensor,
+        queries: torch.Tensor,
+        angles: tuple[torch.Tensor, torch.Tensor],
+        seen: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Return the mean of what each head attends to, (row, key head, query head of it, turn, unit)."""
+        attention = self._attention
+        normed = self._block.input_layernorm(states)
         keys = self._by_head(attention.k_proj(normed))
-        if hasattr(attention, "q_norm"):
-            queries, keys = attention.q_norm(queries), attention.k_norm(keys)
-        cosine, sine = angles
-        # the families' functions turn both at once, which are of different tokens here
-        queries, _ = self._rotate(queries, queries[:, :1], seats.pick(cosine), seats.pick(sine))
-        _, keys = self._rotate(keys[:, :1], keys, cosine, sine)
-        grouped = queries.unflatten(1, (keys.shape[1], -1))  # (row, key head, query head of it, turn, unit)
-        scores = grouped.flatten(2, 3) @ keys.transpose(-1, -2) * attention.scaling
-        scores = scores.unflatten(2, grouped.shape[2:4])
+        if self._has_head_norms:
+            keys = attention.k_norm(keys)
+        _, keys = self._rotate(keys[:, :1], keys, *angles)
+        n_rows, n_key_heads, _, width = keys.shape
+        grouped = queries.reshape(n_rows, n_key_heads, -1, width)  # query heads of a key head, and turns
+        scores = (grouped @ keys.transpose(-1, -2)) * attention.scaling
+        scores = scores.view(n_rows, n_key_heads, -1, queries.shape[2], states.shape[1])
         cap = getattr(attention, "attn_logit_softcapping", None)
         if cap is not None:
             scores = cap * (scores / cap).tanh()
-        weights = seats.hide(scores.float(), mask).softmax(dim=-1).to(normed.dtype)
-        return self._mix(weights, normed)
+        weights = hide(scores.float(), seen).softmax(dim=-1).to(normed.dtype)
+        means: torch.Tensor = weights.flatten(1, 3) @ normed
+        return means.view(*weights.shape[:4], -1)
 
-    def _mix(self, weights: torch.Tensor, normed: torch.Tensor) -> torch.Tensor:
-        """Return the means of values under `weights` (row, key head, query head of it, turn, token)."""
+    def _project(self, means: torch.Tensor) -> torch.Tensor:
+        """Return the values of `means` (row, key head, query head of it, turn, unit), (row, turn, head unit)."""
         projection = self._attention.v_proj
-        n_rows, n_key_heads, n_sharing, n_turns, _ = weights.shape
-        means = weights.flatten(1, 3) @ normed  # (row, head and turn, unit)
-        by_key_head = means.view(n_rows, n_key_heads, -1, means.shape[-1]).transpose(0, 1).flatten(1, 2)
-        matrices: torch.Tensor = projection.weight.view(n_key_heads, -1, means.shape[-1])
-        values = by_key_head @ matrices.transpose(1, 2)
+        n_rows, n_key_heads, n_sharing, n_turns, width = means.shape
+        matrices: torch.Tensor = projection.weight.view(n_key_heads, -1, width)
+        values = means.transpose(0, 1).reshape(n_key_heads, -1, width) @ matrices.transpose(1, 2)
         if projection.bias is not None:  # weights add up to one
             values = values + projection.bias.view(n_key_heads, 1, -1)
-        mixed = values.view(n_key_heads, n_rows, n_sharing, n_turns, -1)
-        return mixed.permute(1, 3, 0, 2, 4).flatten(2)
+        heads: torch.Tensor = values.view(n_key_heads, n_rows, n_sharing, n_turns, -1)
+        return heads.permute(1, 3, 0, 2, 4).flatten(2)
 
     def _by_head(self, projected: torch.Tensor) -> torch.Tensor:
         """Return what was projected (row, token, unit) by head: (row, head, token, unit of it)."""
@@ -145,6 +172,14 @@ class LastPosition:
                 through = block.post_feedforward_layernorm(through)
             found["residual"] = (states + through)[..., self._units["residual"]]
         return found
+
+
+def plan_slices(states: torch.Tensor) -> list[slice]:
+    """Return the rows of `states` (row, token, unit) that are computed together: on a CPU, what its cache holds."""
+    n_rows = len(states)
+    row_bytes = max(1, states[0].numel() * states.element_size())
+    step = max(1, CACHE_BYTES // row_bytes) if states.device.type == "cpu" else n_rows
+    return [slice(first, first + step) for first in range(0, n_rows, step)]
 
 
 class Neurons:

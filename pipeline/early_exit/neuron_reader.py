@@ -66,7 +66,7 @@ class NeuronReader:
         self.units = units
         self._indices = {place: torch.from_numpy(wanted) for place, wanted in units.items()}
         self._kept: dict[Place, Kept] = {}
-        self._columns: dict[tuple[tuple[Place, int, bool], ...], torch.Tensor] = {}
+        self._columns: dict[tuple[tuple[tuple[Place, int, bool], ...], torch.device], torch.Tensor] = {}
         self._course: Course | None = None
         self._is_paused = False
 
@@ -113,7 +113,7 @@ class NeuronReader:
             widths = [
                 (place, part.shape[1], one.is_whole) for place, part, one in zip(places, parts, kept, strict=True)
             ]
-            together = together.index_select(1, self._find_columns(tuple(widths)).to(device))
+            together = together.index_select(1, self._find_columns(tuple(widths), device))
         return together.cpu().float().numpy()
 
     def _take_open(self, kept: Kept, course: Course) -> torch.Tensor:
@@ -124,20 +124,20 @@ class NeuronReader:
         rows = torch.searchsorted(kept.prompts, course.prompts)  # those that are open now were open then
         return kept.activations.index_select(0, rows.to(kept.activations.device))
 
-    def _find_columns(self, widths: tuple[tuple[Place, int, bool], ...]) -> torch.Tensor:
+    def _find_columns(self, widths: tuple[tuple[Place, int, bool], ...], device: torch.device) -> torch.Tensor:
         """Return where the wanted units are among what was read of places, side by side, int64 (unit,).
 
         A place has so many columns, which are all of its units or the wanted ones.
         """
         import torch
 
-        if widths not in self._columns:
+        if (widths, device) not in self._columns:
             parts, begin = [], 0
             for place, width, is_whole in widths:
                 parts.append(begin + (self._indices[place] if is_whole else torch.arange(width)))
                 begin += width
-            self._columns[widths] = torch.cat(parts)
-        return self._columns[widths]
+            self._columns[widths, device] = torch.cat(parts).to(device)
+        return self._columns[widths, device]
 
     def _keeper(self, place: Place) -> See:
         def keep(activation: torch.Tensor) -> None:

@@ -26,26 +26,20 @@ class Seats:
         """Return the open prompts' parts of what is laid out as `pick` does it, (prompt, ...)."""
         return laid[:, 0] if self._is_single else laid[self._rows, self._turns]
 
-    def hide(self, scores: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Return attention `scores` (row, key head, query head of it, turn, token), what is not seen being hidden.
+    def find_seen(self, mask: torch.Tensor | None, *, n_rows: int, n_tokens: int) -> torch.Tensor | None:
+        """Return what the last tokens see, (row, turn, token): as `mask` has it, or None where they see all.
 
         `mask` (row, 1, query, key) is what the attention is given: true where a token is seen, or something that is
-        added; None hides what comes after.
+        added to its score; None hides what comes after.
         """
         import torch
 
         if mask is not None:
-            seen = self.pick(mask.to(scores.device)[:, 0].expand(len(scores), -1, -1))
-        elif self._course.ends_alike:  # nothing comes after
-            return scores
-        else:
-            places = torch.arange(scores.shape[-1], device=scores.device)
-            columns = self._course.columns.to(scores.device)
-            seen = places <= self._lay_out(columns, n_rows=len(scores))[..., None]
-        seen = seen[:, None, None]
-        if seen.dtype != torch.bool:
-            return scores + seen
-        return scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
+            return self.pick(mask.to(self._rows.device)[:, 0].expand(n_rows, -1, -1))
+        if self._course.ends_alike:  # nothing comes after
+            return None
+        places = torch.arange(n_tokens, device=self._rows.device)
+        return places <= self._lay_out(self._course.columns.to(self._rows.device), n_rows=n_rows)[..., None]
 
     def _lay_out(self, values: torch.Tensor, *, n_rows: int) -> torch.Tensor:
         if self._is_single:
@@ -53,3 +47,17 @@ class Seats:
         laid = values.new_zeros((n_rows, self._course.n_turns, *values.shape[1:]))
         laid[self._rows, self._turns] = values
         return laid
+
+
+def hide(scores: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
+    """Return attention `scores` (row, key head, query head of it, turn, token) without what is not `seen`.
+
+    See `Seats.find_seen`.
+    """
+    import torch
+
+    if seen is None:
+        return scores
+    if seen.dtype != torch.bool:
+        return scores + seen[:, None, None]
+    return scores.masked_fill(~seen[:, None, None], torch.finfo(scores.dtype).min)

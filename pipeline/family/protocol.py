@@ -28,6 +28,10 @@ class ImageInputs:
     tensors: dict[str, torch.Tensor]
     expansions: tuple[str, ...]
 
+    def count_bytes(self) -> int:
+        """Count the bytes of the tensors."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+
 
 class Family:
     """A family of models, as transformers knows them by ``model_type``.

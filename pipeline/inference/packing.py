@@ -202,6 +202,14 @@ def _lay_out(row: Row) -> dict[str, torch.Tensor]:
     import torch
 
     first, n_shared = row.prompts[0], row.n_shared
+    if len(row.prompts) == 1:  # nothing to join
+        alone = {
+            "token_id": first.token_ids,
+            "position": first.positions,
+            "segment": torch.ones_like(first.token_ids),
+            "offset": torch.arange(len(first.token_ids)),
+        }
+        return alone if first.blocks is None else alone | {"block": first.blocks}
     parts = [(first, SHARED, slice(0, n_shared))]
     parts += [(prompt, place, slice(n_shared, None)) for place, prompt in enumerate(row.prompts, start=1)]
     laid = {
@@ -218,8 +226,10 @@ def _lay_out(row: Row) -> dict[str, torch.Tensor]:
 def _go_on(positions: torch.Tensor, length: int) -> torch.Tensor:
     import torch
 
-    more = torch.arange(1, length - positions.shape[-1] + 1)
-    return torch.cat([positions, positions[:, -1:] + more], dim=1)
+    n_more = length - positions.shape[-1]
+    if n_more == 0:
+        return positions
+    return torch.cat([positions, positions[:, -1:] + torch.arange(1, n_more + 1)], dim=1)
 
 
 def sees(query: Tokens, key: Tokens, *, window: int | None = None, blocks_pass_window: bool = False) -> torch.Tensor:

@@ -61,16 +61,33 @@ class Waves:
 
     Which prompts share a row, and which rows a batch, depends on nothing but the samples that are computed together
     and, where memory runs out, on where it does.
+
+    Parameters
+    ----------
+    model, processor, family, decoder
+        As they are loaded, and what was found in the model.
+    share_images
+        Whether questions about a picture share its part of the pass.
+    picture_bytes
+        Of the pictures' inputs, how much the vision tower reads at once, at most; None: those of a batch of rows.
     """
 
     def __init__(
-        self, model: PreTrainedModel, processor: Any, family: Family, decoder: Decoder, *, share_images: bool = True
+        self,
+        model: PreTrainedModel,
+        processor: Any,
+        family: Family,
+        decoder: Decoder,
+        *,
+        share_images: bool = True,
+        picture_bytes: int | None = None,
     ) -> None:
         self._model = model
         self._processor = processor
         self._family = family
         self._decoder = decoder
         self._share_images = share_images
+        self._picture_bytes = picture_bytes
         self._ahead = ThreadPoolExecutor(1)
         self._logged: set[str] = set()
 
@@ -166,10 +183,18 @@ class Waves:
             encoded.quarantined |= {prompt.sample: "out of memory with this picture alone" for prompt in group}
             return ()
 
-        pictures = list(encoded.pictures)
-        for start in range(0, len(pictures), batch_size):
-            halve_on_shortage(pictures[start : start + batch_size], run, give_up)
+        for part in self._plan_pictures(encoded, batch_size=batch_size):
+            halve_on_shortage(part, run, give_up)
         return features
+
+    def _plan_pictures(self, encoded: Encoded, *, batch_size: int) -> list[list[int]]:
+        """Return the numbers of the pictures that are read at once."""
+        pictures = list(encoded.pictures)
+        step = batch_size
+        if self._picture_bytes is not None and pictures:
+            largest = max(images.count_bytes() for images in encoded.pictures.values())
+            step = max(1, min(step, self._picture_bytes // max(1, largest)))
+        return [pictures[start : start + step] for start in range(0, len(pictures), step)]
 
     def _log(self, reasons: set[str]) -> None:
         for reason in sorted(reasons - self._logged):

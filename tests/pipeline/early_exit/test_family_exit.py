@@ -164,8 +164,8 @@ def test_a_block_of_another_kind_is_computed_whole_and_said_so(
     folder: Path, record: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded, recorded = record(name)
-    mix = exit_pass_module.LastPosition._mix
-    monkeypatch.setattr(exit_pass_module.LastPosition, "_mix", lambda *given: 0.9 * mix(*given))
+    project = exit_pass_module.LastPosition._project
+    monkeypatch.setattr(exit_pass_module.LastPosition, "_project", lambda *given: 0.9 * project(*given))
     super_neurons = plant_super_neurons(recorded, sites=sites_of(name), depth=2)
     early, predictions = classify(folder, loaded, make_classifier(super_neurons, find_model(str(folder / name))))
     assert early.fallbacks.keys() == {1}
