@@ -29,8 +29,9 @@ class ImageInputs:
     expansions: tuple[str, ...]
 
     def count_bytes(self) -> int:
-        """Count the bytes of the tensors."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+        """Count the bytes of the pixels."""
+        pixels = self.tensors["pixel_values"]
+        return pixels.numel() * pixels.element_size()
 
 
 class Family:

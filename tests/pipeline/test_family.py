@@ -97,6 +97,8 @@ def test_mlp_and_heads_are_what_nnsight_reads(
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        import anyio.streams.file  # before nnsight gives every object a `save`, which no class of anyio can stand
+        import anyio.streams.tls  # noqa: F401
         import nnsight
     loaded, values = load_family(name), extract(name).values
     decoder = loaded.model.get_decoder()
