@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.early_exit_subject import name_adaptive, name_depth
 from benchmarks.early_exit_table import Measured
 from benchmarks.early_exit_trained import CALIBRATED, MAX_LOSSES, OWN, PROBE
+from search.panel import make_panels
 from search.picture import COLOURS
-from search.transfer.heatmap import make_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,12 +42,9 @@ def draw_speed(found: Sequence[Measured]) -> Figure:
     by image. The model's own answers, and what its picture's features alone tell, are lines with a mark at their speed.
     """
     shown = [one for one in found if one.trained is not None]
-    n_across = min(PANELS_ACROSS, len(shown))
-    n_down = -(-len(shown) // n_across)
-    figure = make_figure(width=max(6.0, 0.6 + 4.0 * n_across), height=1.5 + 2.6 * n_down)
-    panels = figure.subplots(n_down, n_across, sharex=True, squeeze=False)
-    for axes in panels.flat[len(shown) :]:
-        axes.set_visible(False)
+    figure, panels = make_panels(
+        len(shown), most_across=PANELS_ACROSS, panel=(4.0, 2.6), margin=(0.6, 1.5), least_width=6.0, sharex=True
+    )
     for axes, one in zip(panels.flat, shown, strict=False):
         _draw_subject(axes, one)
     panels[0, 0].set_xlim(0, 1.04 * panels[0, 0].get_xlim()[1])
@@ -61,7 +58,7 @@ def draw_speed(found: Sequence[Measured]) -> Figure:
         [handles[place] for place in order],
         [labels[place] for place in order],
         loc="outside lower center",
-        ncols=1 + n_across,
+        ncols=1 + panels.shape[1],
         fontsize=8,
         frameon=False,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search import SearchReport
+from search.early_exit import calibrate_exits
 from search.transfer.survey import Survey
 from storage import open_dataset
 from storage.url import is_remote
@@ -97,7 +98,8 @@ def run_demo(out: str | Path, *, quick: bool = False) -> DemoResult:
     )
     result = DemoResult(reports=reports, studies=survey.study_tasks())
     for report in reports:
-        keep_classifier(report, Path(out) / "classifiers", max_loss=MAX_LOSS)
+        exits = calibrate_exits(report.searched, max_loss=MAX_LOSS).exits
+        keep_classifier(report, Path(out) / "classifiers", exits=exits, max_loss=MAX_LOSS)
     write_summary(Path(out) / "summary.json", result)
     write_pictures(Path(out), result.studies)
     return result

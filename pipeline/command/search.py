@@ -13,6 +13,7 @@ from .store import AsJson, ReadableStoreUrl, print_json
 if TYPE_CHECKING:
     from search import SearchReport
     from search.comparison import ComparedMethod
+    from search.early_exit import ExitCurve
     from search.resampling import ResampledContrast
     from storage import Dataset
 
@@ -66,14 +67,12 @@ def search(
     from rich.console import Console
 
     from search import SearchError
-    from search.early_exit import measure_exits
     from search.selection import Selection, parse_correction, parse_select
     from search.stump import parse_metric, parse_rule
     from search.vote import parse_vote
     from storage import open_dataset
     from storage.schema import Site
 
-    from ..classifier_folder import keep_classifier
     from ..engine.dask_engine import open_scheduler
     from ..progress import search_runs
     from ..search_table import Finding, print_findings
@@ -107,16 +106,28 @@ def search(
                 report=report,
                 methods=_compare(dataset, report, scheduler) if baselines else (),
                 resampled=_resample(report, resamples, scheduler) if resamples else (),
-                exits=measure_exits(report.searched, max_losses=[max_loss], scheduler=scheduler) if adaptive else None,
+                exits=_keep(report, classifiers, max_loss=max_loss if adaptive else None, scheduler=scheduler),
             )
             for report in reports
         ]
-        for report in reports:
-            keep_classifier(report, classifiers, max_loss=max_loss if adaptive else None, scheduler=scheduler)
     if as_json:
         print_json({"runs": [finding.to_dict(neurons=neurons) for finding in findings]})
     else:
         print_findings(Console(), findings, neurons=neurons)
+
+
+def _keep(report: SearchReport, folder: Path | None, *, max_loss: float | None, scheduler: Any) -> ExitCurve | None:
+    """Write the run's classifier, and return what its exits are worth if it has any."""
+    from search.early_exit import choose_exits, measure_exits, rehearse_exits
+
+    from ..classifier_folder import keep_classifier
+
+    if max_loss is None:
+        keep_classifier(report, folder)
+        return None
+    rehearsal = rehearse_exits(report.searched, scheduler=scheduler)
+    keep_classifier(report, folder, exits=choose_exits(rehearsal, max_loss=max_loss).exits, max_loss=max_loss)
+    return measure_exits(report.searched, max_losses=[max_loss], rehearsal=rehearsal, scheduler=scheduler)
 
 
 def _compare(dataset: Dataset, report: SearchReport, scheduler: Any) -> list[ComparedMethod]:

@@ -1,4 +1,4 @@
-"""Passes that end early: a model of the first layers, with gates where votes are held."""
+"""Passes that end early: a model of the first layers, with exit blocks where votes are held."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ExitPass:
     ----------
     model
         Of as many layers as the last vote needs; see `pipeline.model.load_first_layers`. Its blocks behind the first
-        vote are replaced by gates, for good, and its sites are read by hooks.
+        vote are replaced by exit blocks, for good, and its sites are read by hooks.
     decoder
         What was found in it.
     units
@@ -71,17 +71,17 @@ class ExitPass:
         depths: Sequence[int],
         probe: Batch,
     ) -> None:
-        from .gate import Passage
+        from .exit_block import BatchState
 
         self._model = model
         self._decoder = decoder
         self._depths = tuple(depths)
         self._places = [find_places(units, depth=depth) for depth in depths]
         self._reader = NeuronReader(decoder, units)
-        self._passage = Passage()
+        self._state = BatchState()
         alone = self._find_last_positions(probe)
         self.fallbacks = {layer: reason for layer, reason in alone.items() if isinstance(reason, str)}
-        self._put_gates({layer: found for layer, found in alone.items() if not isinstance(found, str)})
+        self._put_exits({layer: found for layer, found in alone.items() if not isinstance(found, str)})
 
     def run(self, batch: Batch, features: Mapping[int, Features], ballot: Ballot) -> None:
         """Compute a batch, given its pictures' features, until `ballot` has decided all of its prompts."""
@@ -95,7 +95,7 @@ class ExitPass:
             read = self._reader.fetch(course, places)
             return torch.from_numpy(ballot(stage, course.prompts.cpu().numpy(), read))
 
-        with self._reader.follow(course), self._passage.open(course, poll), torch.inference_mode():
+        with self._reader.follow(course), self._state.open(course, poll), torch.inference_mode():
             Forward(self._model, self._decoder, batch, features).read_prompts(keep_cache=False)
 
     def _find_last_positions(self, probe: Batch) -> dict[int, LastPosition | str]:
@@ -115,21 +115,21 @@ class ExitPass:
             layer: reasons[layer] or LastPosition(self._decoder.blocks[layer], units) for layer, units in wanted.items()
         }
 
-    def _put_gates(self, last_positions: Mapping[int, LastPosition]) -> None:
-        """Put gates in the place of the blocks from the first vote on, and hooks where blocks are computed."""
+    def _put_exits(self, last_positions: Mapping[int, LastPosition]) -> None:
+        """Put exit blocks in the place of the blocks from the first vote on, and hooks where blocks are computed."""
         from torch import nn
 
-        from .gate import Gate
+        from .exit_block import ExitBlock
 
         ended, trunk = self._depths[-1] - 1, self._decoder.trunk
         self._reader.attach([place for place in self._reader.units if place[1] != ended or ended not in last_positions])
         blocks: Any = trunk.layers
         for layer in range(self._depths[0] - 1, len(self._decoder.blocks)):
-            blocks[layer] = Gate(
+            blocks[layer] = ExitBlock(
                 self._decoder.blocks[layer],
                 layer,
                 reader=self._reader,
-                passage=self._passage,
+                state=self._state,
                 last_position=last_positions.get(layer),
                 votes=layer + 1 in self._depths,
                 ends=layer == ended,

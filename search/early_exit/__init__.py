@@ -5,7 +5,7 @@ A cascade asks Super Neurons of rising depths; how sure each must be is chosen o
 
 from .cascade import Cascade, CascadeAnswers, EarlyExit, decide_exit
 from .curve import ExitCurve, ExitFigure, measure_exits
-from .margin import calibrate_exits
+from .margin import calibrate_exits, choose_exits, rehearse_exits
 
 __all__ = [
     "Cascade",
@@ -14,6 +14,8 @@ __all__ = [
     "ExitCurve",
     "ExitFigure",
     "calibrate_exits",
+    "choose_exits",
     "decide_exit",
     "measure_exits",
+    "rehearse_exits",
 ]

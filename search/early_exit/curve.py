@@ -17,7 +17,7 @@ from ..scan import count_layers
 from ..searched_run import SearchedRun
 from ..task_graph import Scheduler
 from .cascade import Cascade, CascadeAnswers
-from .margin import choose_exits, rehearse_exits
+from .margin import Rehearsal, choose_exits, rehearse_exits
 
 STUDY = "early_exit"
 """What the ledger says the test split was opened for."""
@@ -97,7 +97,11 @@ class ExitCurve:
 
 
 def measure_exits(
-    searched: SearchedRun, *, max_losses: Sequence[float] = MAX_LOSSES, scheduler: Scheduler = "threads"
+    searched: SearchedRun,
+    *,
+    max_losses: Sequence[float] = MAX_LOSSES,
+    rehearsal: Rehearsal | None = None,
+    scheduler: Scheduler = "threads",
 ) -> ExitCurve:
     """Return how accurate exits at each depth, adaptive ones and the whole model are on the test split.
 
@@ -110,6 +114,8 @@ def measure_exits(
         The run; its own selection chooses the neurons of each depth.
     max_losses
         For each a cascade is calibrated, see `search.early_exit.calibrate_exits`.
+    rehearsal
+        Of the run, if it is known already; see `rehearse_exits`.
     scheduler
         Any of Dask's.
 
@@ -119,7 +125,7 @@ def measure_exits(
         If a split is empty, one of `max_losses` is no fraction, or a value is not finite.
     """
     run, supervision = searched.run, searched.supervision
-    rehearsal = rehearse_exits(searched, scheduler=scheduler)
+    rehearsal = rehearsal or rehearse_exits(searched, scheduler=scheduler)
     cascades = [choose_exits(rehearsal, max_loss=max_loss) for max_loss in max_losses]
     rows = supervision.rows("test")
     n_openings = open_test_split(searched.scan, searched.selection, study=STUDY)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..panel import make_panels
 from ..picture import COLOURS
-from ..transfer.heatmap import make_figure
 from ..transfer.run_name import parse_run_name
 from .curve import ExitCurve, ExitFigure, Method
 
@@ -38,12 +38,9 @@ def draw_exits(curves: Sequence[ExitCurve]) -> Figure:
     curves
         As `search.early_exit.measure_exits` makes them.
     """
-    n_across = min(PANELS_ACROSS, len(curves))
-    n_down = -(-len(curves) // n_across)
-    figure = make_figure(width=max(5.4, 0.6 + 2.9 * n_across), height=1.4 + 2.6 * n_down)
-    panels = figure.subplots(n_down, n_across, sharey=True, squeeze=False)
-    for axes in panels.flat[len(curves) :]:
-        axes.set_visible(False)
+    figure, panels = make_panels(
+        len(curves), most_across=PANELS_ACROSS, panel=(2.9, 2.6), margin=(0.6, 1.4), least_width=5.4, sharey=True
+    )
     names = [parse_run_name(curve.run) for curve in curves]
     models = list(dict.fromkeys(name.model for name in names))
     for axes, curve, name in zip(panels.flat, curves, names, strict=False):

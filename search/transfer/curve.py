@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..panel import make_figure, make_panels
 from ..picture import COLOURS
-from .heatmap import make_figure, name_counts
+from .heatmap import name_counts
 from .run_name import parse_run_name
 from .run_transfer import MODES, OPPONENTS
 
@@ -84,12 +85,9 @@ def draw_emergences(studies: Sequence[xarray.Dataset]) -> Figure:
     studies
         Of one model, as `search.transfer.depth.study_depth` makes them.
     """
-    n_across = min(PANELS_ACROSS, len(studies))
-    n_down = -(-len(studies) // n_across)
-    figure = make_figure(width=0.6 + 2.4 * n_across, height=1.1 + 2.1 * n_down)
-    panels = figure.subplots(n_down, n_across, sharex=True, sharey=True, squeeze=False)
-    for axes in panels.flat[len(studies) :]:
-        axes.set_visible(False)
+    figure, panels = make_panels(
+        len(studies), most_across=PANELS_ACROSS, panel=(2.4, 2.1), margin=(0.6, 1.1), sharex=True, sharey=True
+    )
     for axes, study in zip(panels.flat, studies, strict=False):
         _draw_emergence(axes, study.isel(run=0))
         name = parse_run_name(str(study.run.values[0]))

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from storage.schema import SITES
 
+from ..panel import make_figure
 from ..picture import COLOURS
 from .run_name import parse_run_name
 from .run_transfer import OPPONENTS
@@ -133,13 +134,6 @@ def draw_score_correlation(study: xarray.Dataset) -> Figure:
     figure.colorbar(shown, ax=axes, shrink=0.6, aspect=30, pad=0.02, label="Spearman's correlation")
     _put_title(axes, study, f"scores of all {int(study.n_searched.values.max()):,} neurons")
     return figure
-
-
-def make_figure(*, width: float, height: float) -> Figure:
-    """Return a new figure of `width` x `height` inches, which is in nobody's global state."""
-    from matplotlib.figure import Figure as NewFigure
-
-    return NewFigure(figsize=(width, height), layout="constrained")
 
 
 def draw_places(study: xarray.Dataset) -> Figure:

@@ -22,34 +22,9 @@ from search.classifier_file import PortableClassifier, write_classifier
 from search.errors import SearchError
 from tests.checkpoint import write_checkpoint
 
-from ..question import load, make_samples, sites_of
+from ..question import make_samples
+from .conftest import OPTIONS
 from .planted import make_classifier, plant_super_neurons, vote_plainly
-
-OPTIONS = ("A", "B", "C")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("llava")
-
-
-@pytest.fixture(scope="module")
-def recorded(folder: Path) -> Any:
-    loaded = load("llava", folder)
-    values = loaded.extract(make_samples(folder, with_pictures=True)).values
-    return {site: values[site] for site in sites_of("llava")}
-
-
-@pytest.fixture(scope="module")
-def portable(folder: Path, recorded: Any) -> PortableClassifier:
-    """Return a classifier of three options, as a multiple choice has them."""
-    super_neurons = plant_super_neurons(recorded, sites=sites_of("llava"), depth=2, n_options=3)
-    return make_classifier(super_neurons, find_model(str(folder / "llava")), options=OPTIONS)
-
-
-@pytest.fixture(scope="module")
-def early(folder: Path, portable: PortableClassifier) -> EarlyExitClassifier:
-    return EarlyExitClassifier.load(portable, model=str(folder / "llava"))
 
 
 @pytest.fixture
@@ -203,18 +178,20 @@ class TestRefusals:
 
         monkeypatch.setattr("pipeline.early_exit.classifier.load_first_layers", load_nothing)
 
-    def refuse(self, portable: PortableClassifier, match: str, error: Any = ClassifierError, **options: Any) -> None:
+    def assert_refused(
+        self, portable: PortableClassifier, match: str, error: Any = ClassifierError, **options: Any
+    ) -> None:
         with pytest.raises(error, match=match) as refused:
             EarlyExitClassifier.load(portable, **options)
         assert "\n" not in str(refused.value)
 
     def test_another_model(self, portable: PortableClassifier, folder: Path, tmp_path: Path) -> None:
         write_checkpoint("qwen3_vl", tmp_path / "other")
-        self.refuse(portable, "with the configuration .* found .* in .*other", model=str(tmp_path / "other"))
+        self.assert_refused(portable, "with the configuration .* found .* in .*other", model=str(tmp_path / "other"))
 
     def test_another_revision(self, portable: PortableClassifier, folder: Path) -> None:
         identity = {**portable.identity, "revision": "sha256:0123456789abcdef"}
-        self.refuse(
+        self.assert_refused(
             replace(portable, identity=identity),
             "classifier of llava/planted: expected model 'llava' with the revision of its weights 0123456789ab, found",
             model=str(folder / "llava"),
@@ -222,30 +199,34 @@ class TestRefusals:
 
     def test_another_tokenizer(self, portable: PortableClassifier, folder: Path) -> None:
         identity = {**portable.identity, "processor": "sha256:0"}
-        self.refuse(replace(portable, identity=identity), "processor or tokenizer", model=str(folder / "llava"))
+        self.assert_refused(replace(portable, identity=identity), "processor or tokenizer", model=str(folder / "llava"))
 
     def test_a_model_that_is_not_there(self, portable: PortableClassifier) -> None:
-        self.refuse(portable, "say with --model where it is", ModelNotFoundError)
+        self.assert_refused(portable, "say with --model where it is", ModelNotFoundError)
 
     def test_activations_made_otherwise(self, portable: PortableClassifier, folder: Path) -> None:
         identity = {**portable.identity, "attention": "flash"}
-        self.refuse(replace(portable, identity=identity), "made with attention 'sdpa'", model=str(folder / "llava"))
+        self.assert_refused(
+            replace(portable, identity=identity), "made with attention 'sdpa'", model=str(folder / "llava")
+        )
 
     def test_imported_arrays(self, portable: PortableClassifier) -> None:
-        self.refuse(replace(portable, identity={"source": "arrays"}), "there is no model to run")
+        self.assert_refused(replace(portable, identity={"source": "arrays"}), "there is no model to run")
 
     def test_no_prompt(self, portable: PortableClassifier, folder: Path) -> None:
-        self.refuse(replace(portable, prompt=None), "expected the prompt of its task", model=str(folder / "llava"))
+        self.assert_refused(
+            replace(portable, prompt=None), "expected the prompt of its task", model=str(folder / "llava")
+        )
 
     def test_a_prompt_that_was_changed(self, portable: PortableClassifier, folder: Path) -> None:
         identity = {**portable.identity, "prompt_template": "0" * 64}
-        self.refuse(
+        self.assert_refused(
             replace(portable, identity=identity), "expected the prompt of its task", model=str(folder / "llava")
         )
 
     def test_no_super_neuron(self, portable: PortableClassifier) -> None:
         none = portable.super_neurons.take(0)
-        self.refuse(replace(portable, super_neurons=none), "the answer is 'A' always")
+        self.assert_refused(replace(portable, super_neurons=none), "the answer is 'A' always")
 
     def test_a_later_token(self, portable: PortableClassifier) -> None:
         table = portable.super_neurons.contrasts[0]
@@ -255,7 +236,7 @@ class TestRefusals:
             weights=portable.super_neurons.weights,
             fallback=0,
         )
-        self.refuse(replace(portable, super_neurons=changed), "found some of token 1; .* --tokens 1")
+        self.assert_refused(replace(portable, super_neurons=changed), "found some of token 1; .* --tokens 1")
 
     def test_no_file(self, tmp_path: Path) -> None:
         with pytest.raises(SearchError, match="expected a classifier, found"):

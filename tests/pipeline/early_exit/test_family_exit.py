@@ -30,11 +30,6 @@ WINDOWED = ("mistral", "gpt_oss")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("families")
-
-
-@pytest.fixture(scope="module")
 def record(folder: Path) -> Callable[[str], tuple[Loaded, Recorded]]:
     """Return each family's model, and the activations of its samples by the extractor."""
 

@@ -11,24 +11,6 @@ import pytest
 
 from pipeline.early_exit import EarlyExitClassifier, answer_lines, question_file
 from pipeline.errors import SampleError
-from pipeline.model import find_model
-
-from ..question import load, make_samples
-from .planted import make_classifier, plant_super_neurons
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("llava")
-
-
-@pytest.fixture(scope="module")
-def early(folder: Path) -> EarlyExitClassifier:
-    loaded = load("llava", folder)
-    recorded = loaded.extract(make_samples(folder, with_pictures=True)).values
-    super_neurons = plant_super_neurons(recorded, sites=("residual", "mlp"), depth=2, n_options=3)
-    classifier = make_classifier(super_neurons, find_model(str(folder / "llava")), options=("A", "B", "C"))
-    return EarlyExitClassifier.load(classifier, model=str(folder / "llava"))
 
 
 def write(folder: Path, *lines: Any) -> Path:

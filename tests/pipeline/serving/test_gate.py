@@ -150,16 +150,18 @@ async def test_an_application_that_says_nothing_is_a_fault() -> None:
 
 
 async def test_uploads_beyond_what_is_held_are_sent_away_and_health_is_told() -> None:
-    done = asyncio.Event()
+    done, entered = asyncio.Event(), asyncio.Semaphore(0)
 
     async def holds(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "POST":
+            entered.release()
             await done.wait()
         await Echo()(scope, receive, send)
 
     full = gate(holds, at_proxy=True)
     waiting = [asyncio.create_task(Exchange().ask(full, make_scope())) for _ in range(2)]
-    await asyncio.sleep(0)
+    for _ in waiting:
+        await entered.acquire()
     third = Exchange()
     assert (await third.ask(full, make_scope()))[0] == 503
     assert third.headers["retry-after"] == "1"

@@ -1,4 +1,4 @@
-"""Gates in the place of blocks: where votes are held, and prompts that these decide go no further."""
+"""Exit blocks in the place of blocks: where votes are held, and prompts that these decide go no further."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Poll = Callable[[], "torch.Tensor"]
 """Holds a vote on the open prompts and returns which it decides, bool (prompt,)."""
 
 
-class Passage:
-    """What all gates of a model share while a batch passes: its course, and how votes are held on it."""
+class BatchState:
+    """What all exit blocks of a model share while a batch is computed: its course, and how votes are held on it."""
 
     def __init__(self) -> None:
         self.course: Course | None = None
@@ -36,11 +36,11 @@ class Passage:
             self.course = self.poll = None
 
 
-class Gate(nn.Module):
+class ExitBlock(nn.Module):
     """A block that computes the open rows of the course that passes.
 
-    Behind a gate that `votes` a vote is held. `last_position` computes what it needs; without one the block does. A
-    gate that `ends` computes nothing besides: its states are not those of the block.
+    Behind one that `votes` a vote is held. `last_position` computes what it needs; without one the block does. A
+    block that `ends` computes nothing besides: its states are not those of the block.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Gate(nn.Module):
         layer: int,
         *,
         reader: NeuronReader,
-        passage: Passage,
+        state: BatchState,
         last_position: LastPosition | None = None,
         votes: bool = False,
         ends: bool = False,
@@ -59,13 +59,13 @@ class Gate(nn.Module):
         self.last_position = last_position
         self._layer = layer
         self._reader = reader
-        self._passage = passage
+        self._state = state
         self._votes = votes
         self._ends = ends
 
     def forward(self, states: torch.Tensor, **given: Any) -> torch.Tensor:
         """Return the states after the block, (row, token, unit), of the rows that are open."""
-        course, poll = self._passage.course, self._passage.poll
+        course, poll = self._state.course, self._state.poll
         if course is None or poll is None or course.is_over:
             return states
         if self._votes and self.last_position is not None:
