@@ -86,9 +86,9 @@ FULL = Plan(
     models=MODELS,
     tasks=TASKS,
     n_samples=1500,
-    n_single=16,
+    n_single=8,
     every_depth=True,
-    effort=Effort(seconds=25, shortest=0.2, least=3, most=41),
+    effort=Effort(seconds=30, shortest=0.1, least=3, most=41),
     remembered=(*(name_trained(model, TASKS[0]) for model in MODELS), *(shape.name for shape in SHAPES)),
 )
 QUICK = Plan(

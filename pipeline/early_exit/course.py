@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ..inference.packing import Batch
 
 if TYPE_CHECKING:
@@ -16,10 +19,10 @@ class Course:
 
     Attributes
     ----------
-    n_prompts
-        Prompts of the batch.
+    n_open
+        Prompts that are open.
     prompts
-        The open ones, by their place in the batch, int64 (prompt,).
+        By their place in the batch, int64 (prompt,).
     rows, columns, turns
         Of each open prompt: its row among the open rows, where its last token is, and its place among the prompts of
         its row in the batch, int64 (prompt,).
@@ -35,23 +38,29 @@ class Course:
         self._batch = batch
         self._n_rows = len(batch.token_ids)
         self._open_rows: torch.Tensor | None = None
-        self.n_prompts = len(batch.prompts)
-        self.prompts = torch.arange(self.n_prompts, device=batch.rows.device)
+        self.n_open = len(batch.prompts)
+        self.prompts = torch.arange(self.n_open, device=batch.rows.device)
         self.rows, self.columns, self.turns = batch.rows, batch.columns, batch.turns
         lengths = {len(prompt.token_ids) for prompt in batch.prompts}
-        self.ends_alike = self.n_prompts == self._n_rows and lengths == {batch.token_ids.shape[1]}
+        self.ends_alike = self.n_open == self._n_rows and lengths == {batch.token_ids.shape[1]}
         self.n_turns = 1 if self.ends_alike else int(batch.turns.max()) + 1
 
     @property
     def is_over(self) -> bool:
         """Whether no prompt is open."""
-        return len(self.prompts) == 0
+        return self.n_open == 0
 
-    def close(self, decided: torch.Tensor) -> None:
+    def close(self, decided: npt.NDArray[np.bool_]) -> None:
         """Close those of the open prompts that are `decided`, bool (prompt,)."""
         import torch
 
-        self.prompts = self.prompts[~decided.to(self.prompts.device)]
+        n_decided = int(np.count_nonzero(decided))
+        if n_decided == 0:
+            return
+        self.n_open -= n_decided
+        if self.is_over:  # nothing is asked of it any more
+            return
+        self.prompts = self.prompts[torch.from_numpy(~decided).to(self.prompts.device)]
         rows = self._batch.rows[self.prompts]
         open_rows, self.rows = torch.unique(rows, return_inverse=True)
         self._open_rows = None if len(open_rows) == self._n_rows else open_rows

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 from torch import nn
 
 from .course import Course
@@ -15,7 +17,7 @@ from .neuron_reader import NeuronReader
 if TYPE_CHECKING:
     import torch
 
-Poll = Callable[[], "torch.Tensor"]
+Poll = Callable[[], npt.NDArray[np.bool_]]
 """Holds a vote on the open prompts and returns which it decides, bool (prompt,)."""
 
 

@@ -90,10 +90,10 @@ class ExitPass:
         course = Course(batch)
         stages = iter(enumerate(self._places))
 
-        def poll() -> torch.Tensor:
+        def poll() -> npt.NDArray[np.bool_]:
             stage, places = next(stages)
             read = self._reader.fetch(course, places)
-            return torch.from_numpy(ballot(stage, course.prompts.cpu().numpy(), read))
+            return ballot(stage, course.prompts.cpu().numpy(), read)
 
         with self._reader.follow(course), self._state.open(course, poll), torch.inference_mode():
             Forward(self._model, self._decoder, batch, features).read_prompts(keep_cache=False)

@@ -81,7 +81,7 @@ class LastPosition:
         heads = self._attend(seats, states, mask, (cosine, sine))
         found: dict[Site, torch.Tensor] = {}
         if "heads" in self._units:
-            found["heads"] = heads[..., self._units["heads"]]
+            found["heads"] = heads.index_select(-1, self._units["heads"])
         if self._units.keys() - {"heads"}:
             found |= self._go_on(seats.pick(states), heads)
         return {site: seats.gather(activations) for site, activations in found.items()}
@@ -101,7 +101,7 @@ class LastPosition:
         if self._has_head_norms:
             queries = self._attention.q_norm(queries)
         # the families' functions turn queries and keys at once, which are of different tokens here
-        queries, _ = self._rotate(queries, queries[:, :1], *map(seats.pick, angles))
+        queries, _ = self._rotate(queries, queries[:, :0], *map(seats.pick, angles))
         seen = seats.find_seen(mask, n_rows=n_rows, n_tokens=n_tokens)
         means = [
             self._average(
@@ -124,7 +124,7 @@ class LastPosition:
         keys = self._by_head(attention.k_proj(normed))
         if self._has_head_norms:
             keys = attention.k_norm(keys)
-        _, keys = self._rotate(keys[:, :1], keys, *angles)
+        _, keys = self._rotate(keys[:, :0], keys, *angles)
         n_rows, n_key_heads, _, width = keys.shape
         grouped = queries.reshape(n_rows, n_key_heads, -1, width)  # query heads of a key head, and turns
         scores = (grouped @ keys.transpose(-1, -2)) * attention.scaling
@@ -170,15 +170,16 @@ class LastPosition:
             through = through[0] if isinstance(through, tuple) else through  # experts tell their routes, too
             if self._has_four_norms:
                 through = block.post_feedforward_layernorm(through)
-            found["residual"] = (states + through)[..., self._units["residual"]]
+            found["residual"] = (states + through).index_select(-1, self._units["residual"])
         return found
 
 
 def plan_slices(states: torch.Tensor) -> list[slice]:
     """Return the rows of `states` (row, token, unit) that are computed together: on a CPU, what its cache holds."""
-    n_rows = len(states)
-    row_bytes = max(1, states[0].numel() * states.element_size())
-    step = max(1, CACHE_BYTES // row_bytes) if states.device.type == "cpu" else n_rows
+    n_rows, n_tokens, n_units = states.shape
+    step = n_rows
+    if states.device.type == "cpu":
+        step = max(1, CACHE_BYTES // (n_tokens * n_units * states.element_size()))
     return [slice(first, first + step) for first in range(0, n_rows, step)]
 
 

@@ -117,7 +117,7 @@ class NeuronReader:
         return together.cpu().float().numpy()
 
     def _take_open(self, kept: Kept, course: Course) -> torch.Tensor:
-        if len(kept.prompts) == len(course.prompts):
+        if kept.activations.shape[0] == course.n_open:
             return kept.activations
         import torch
 

@@ -43,15 +43,18 @@ class Forward:
 
         With `keep_cache`, `read_answers` may follow.
         """
+        import torch
         from transformers import DynamicCache
 
         batch = self._batch
         shown = [self._features[picture] for picture in batch.pictures if picture is not None]
         # without a configuration the cache keeps all, windows or not: which tokens a row sees is ours to say
         self._cache = DynamicCache() if keep_cache else None
+        # of rows of one prompt nothing is hidden; said so, transformers does not look for the ends of sequences in them
+        mask = torch.ones_like(batch.token_ids) if batch.is_plain else self._mask(batch.tokens)
         outputs: Any = self._model.base_model(
             input_ids=batch.token_ids,
-            attention_mask=None if batch.is_plain else self._mask(batch.tokens),
+            attention_mask=mask,
             position_ids=_drop_single_axis(batch.position_ids),
             past_key_values=self._cache,
             use_cache=keep_cache,

@@ -173,8 +173,7 @@ def collate(rows: Sequence[Row], *, device: Any) -> Batch:
     length = max(len(row) for row in rows)
 
     def stack(name: str, fill: int) -> torch.Tensor:
-        padded = [torch.nn.functional.pad(row[name], (0, length - row[name].shape[-1]), value=fill) for row in laid]
-        return torch.stack(padded).to(device)
+        return torch.stack([_pad(row[name], length, fill) for row in laid]).to(device)
 
     columns = [
         row.n_shared - 1 + sum(len(prompt.token_ids) - row.n_shared for prompt in row.prompts[: turn + 1])
@@ -221,6 +220,13 @@ def _lay_out(row: Row) -> dict[str, torch.Tensor]:
     if first.blocks is not None:
         laid["block"] = torch.cat([prompt.blocks[part] for prompt, _, part in parts if prompt.blocks is not None])
     return laid
+
+
+def _pad(values: torch.Tensor, length: int, fill: int) -> torch.Tensor:
+    import torch
+
+    n_more = length - values.shape[-1]
+    return torch.nn.functional.pad(values, (0, n_more), value=fill) if n_more else values
 
 
 def _go_on(positions: torch.Tensor, length: int) -> torch.Tensor:

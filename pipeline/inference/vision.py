@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ..family import ImageInputs
@@ -40,7 +41,7 @@ def compute_features(model: PreTrainedModel, pictures: Sequence[ImageInputs]) ->
     """Return the features of each prompt's pictures, all in one pass of the vision tower."""
     import torch
 
-    taken = inspect.signature(model.base_model.get_image_features).parameters
+    taken = _name_inputs(model.base_model.__class__)
     names = [name for name in pictures[0].tensors if name in taken]
     inputs = {name: _join([images.tensors[name] for images in pictures]).to(model.device) for name in names}
     inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
@@ -72,6 +73,12 @@ def join_features(features: Sequence[Features]) -> Any:
         [piece for one in features for piece in one.deepstack[level]] for level in range(len(features[0].deepstack))
     ]
     return outputs
+
+
+@cache
+def _name_inputs(trunk: Any) -> frozenset[str]:
+    """Return the names of what a class of trunks computes features from."""
+    return frozenset(inspect.signature(trunk.get_image_features).parameters)
 
 
 def _count_pieces(images: ImageInputs) -> int:
