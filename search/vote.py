@@ -5,7 +5,7 @@ Votes are added up as whole numbers, so that no order of adding them, and no chu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -96,18 +96,31 @@ def tally_votes(
     fired: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64], scores: npt.NDArray[np.float64]
 ) -> Tally:
     """Return the votes `fired` (sample, stump) of stumps with `weights` and probe `scores` (stump,), best first."""
-    return tally_whole(fired, as_whole(weights), as_whole(scores))
+    return Electorate(weights, scores).tally(fired)
 
 
-def tally_whole(fired: npt.NDArray[np.bool_], heavy: npt.NDArray[np.int64], good: npt.NDArray[np.int64]) -> Tally:
-    """Return the same for weights and scores as `as_whole` makes them."""
-    return Tally(
-        fired=fired @ heavy,
-        whole=int(heavy.sum()),
-        score=fired @ good,
-        whole_score=int(good.sum()),
-        first=fired[:, 0] if fired.shape[1] else np.zeros(len(fired), dtype=bool),
-    )
+class Electorate:
+    """The stumps of one contrast, best first, whose votes are added up again and again.
+
+    Parameters
+    ----------
+    weights, scores
+        Of their votes, and on the probe split, float64 (stump,).
+    """
+
+    def __init__(self, weights: npt.NDArray[np.float64], scores: npt.NDArray[np.float64]) -> None:
+        self._weights, self._scores = as_whole(weights), as_whole(scores)
+        self._whole, self._whole_score = int(self._weights.sum()), int(self._scores.sum())
+
+    def tally(self, fired: npt.NDArray[np.bool_]) -> Tally:
+        """Return the votes `fired` (sample, stump), added up."""
+        return Tally(
+            fired=fired @ self._weights,
+            whole=self._whole,
+            score=fired @ self._scores,
+            whole_score=self._whole_score,
+            first=fired[:, 0] if fired.shape[1] else np.zeros(len(fired), dtype=bool),
+        )
 
 
 def decide_two(tally: Tally) -> npt.NDArray[np.int16]:
@@ -124,13 +137,12 @@ def decide_many(tallies: Sequence[Tally], *, own_options: npt.NDArray[np.bool_] 
     Ties go to the class whose firing stumps have the larger summed probe score, then to the class whose stumps have it
     all together, as where none fires, then to the lower index.
     """
-    share = np.stack([_share(tally.fired, tally) for tally in tallies], axis=1)
-    firing = np.stack([tally.score for tally in tallies], axis=1).astype(np.float64)
-    whole = np.broadcast_to([float(tally.whole_score) for tally in tallies], share.shape)
-    leads = np.ones(share.shape, dtype=bool) if own_options is None else own_options
-    for criterion in (share, firing, whole):
+    leads = np.ones((len(tallies[0].fired), len(tallies)), dtype=bool) if own_options is None else own_options
+    for criterion in _list_criteria(tallies):
         left = np.where(leads, criterion, -np.inf)
         leads = left == left.max(axis=1, keepdims=True)
+        if np.count_nonzero(leads) == len(leads):  # nobody is tied
+            break
     winner: npt.NDArray[np.int16] = np.argmax(leads, axis=1).astype(np.int16)
     return winner
 
@@ -170,6 +182,13 @@ def find_margin(shares: npt.NDArray[np.float64], own_options: npt.NDArray[np.boo
     """
     held = np.sort(np.where(own_options, shares, 0.0), axis=1)
     return np.where(own_options.sum(axis=1) == 1, 1.0, held[:, -1] - held[:, -2])
+
+
+def _list_criteria(tallies: Sequence[Tally]) -> Iterator[npt.NDArray[np.float64]]:
+    """Return what decides among classes, one after the other, float64 (sample, class) or (class,)."""
+    yield share_votes(tallies)
+    yield np.stack([tally.score for tally in tallies], axis=1).astype(np.float64)
+    yield np.array([tally.whole_score for tally in tallies], dtype=np.float64)
 
 
 def _share(part: npt.NDArray[np.int64], tally: Tally) -> npt.NDArray[np.float64]:

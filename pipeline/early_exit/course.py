@@ -72,6 +72,12 @@ class Course:
             return values[:, -1]
         return values[self.rows.to(values.device), self.columns.to(values.device)]
 
+    def copy_last(self, values: torch.Tensor) -> torch.Tensor:
+        """Return a copy of the same, which does not hold the whole of `values` in memory."""
+        import torch
+
+        return torch.select_copy(values, 1, -1) if self.ends_alike else self.last(values)
+
     def take(self, value: Any) -> Any:
         """Return what a block is given for all rows of the batch, cut to the open rows."""
         import torch

@@ -89,4 +89,4 @@ class ExitBlock(nn.Module):
                 course, course.take(states), mask=own.get("attention_mask"), angles=own["position_embeddings"]
             )
         for site, activations in read.items():
-            self._reader.keep((site, self._layer), activations)
+            self._reader.keep(course, (site, self._layer), activations)

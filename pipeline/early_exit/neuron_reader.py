@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,8 +38,7 @@ def find_units(tables: Iterable[StumpTable]) -> dict[Place, Units]:
     return {place: np.array(sorted(units), dtype=np.int64) for place, units in ordered}
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(NamedTuple):
     """What was read at a place of the prompts that were open then: (prompt, unit), all units or the wanted ones."""
 
     prompts: torch.Tensor
@@ -68,7 +66,6 @@ class NeuronReader:
         self._kept: dict[Place, Kept] = {}
         self._columns: dict[tuple[tuple[tuple[Place, int, bool], ...], torch.device], torch.Tensor] = {}
         self._course: Course | None = None
-        self._is_paused = False
 
     def attach(self, places: Iterable[Place]) -> list[RemovableHandle]:
         """Read at `places` in every pass made inside a ``with`` block of `follow`, until the handles are removed."""
@@ -87,16 +84,15 @@ class NeuronReader:
     @contextmanager
     def pause(self) -> Iterator[None]:
         """Read nothing inside the ``with`` block, where modules are given last positions alone."""
-        self._is_paused = True
+        course, self._course = self._course, None
         try:
             yield
         finally:
-            self._is_paused = False
+            self._course = course
 
-    def keep(self, place: Place, activations: torch.Tensor, *, is_whole: bool = False) -> None:
-        """Keep the open prompts' activations (prompt, unit) at a place: of all units, or of the wanted ones."""
-        if self._course is not None:
-            self._kept[place] = Kept(self._course.prompts, activations, is_whole)
+    def keep(self, course: Course, place: Place, activations: torch.Tensor) -> None:
+        """Keep what the wanted units of a place are for the open prompts of `course`, (prompt, unit)."""
+        self._kept[place] = Kept(course.prompts, activations, is_whole=False)
 
     def fetch(self, course: Course, places: Sequence[Place]) -> npt.NDArray[np.float32]:
         """Return what was read of the open prompts at `places`, in that order, side by side: float32 (prompt, unit).
@@ -142,7 +138,7 @@ class NeuronReader:
     def _keeper(self, place: Place) -> See:
         def keep(activation: torch.Tensor) -> None:
             course = self._course
-            if course is not None and not self._is_paused:
-                self.keep(place, course.last(activation).clone(), is_whole=True)  # not a part that holds the whole
+            if course is not None:
+                self._kept[place] = Kept(course.prompts, course.copy_last(activation), is_whole=True)
 
         return keep

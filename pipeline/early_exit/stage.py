@@ -12,7 +12,7 @@ import numpy.typing as npt
 from search.classifier import SuperNeurons
 from search.early_exit import Cascade
 from search.early_exit.cascade import decide_exit
-from search.vote import as_whole, find_margin, share_votes, tally_whole
+from search.vote import Electorate, find_margin, share_votes
 from storage.dtype import StoredDtype
 
 from ..errors import ClassifierError
@@ -58,8 +58,9 @@ class Stage:
         self._thresholds = np.concatenate([table.threshold for table in tables])
         self._polarities = np.concatenate([table.polarity for table in tables])
         self._edges = np.cumsum([0, *map(len, tables)])
-        self._heavy = [as_whole(weights) for weights in self.super_neurons.weights]
-        self._good = [as_whole(table.score) for table in tables]
+        self._electorates = [
+            Electorate(weights, table.score) for weights, table in zip(self.super_neurons.weights, tables, strict=True)
+        ]
 
     def judge(self, activations: Activations, own_options: npt.NDArray[np.bool_]) -> Verdict:
         """Return what the vote says of prompts with these activations, each of which has some of the options.
@@ -70,7 +71,7 @@ class Stage:
             If an activation is not finite.
         """
         with np.errstate(over="ignore"):  # told below
-            columns = activations[:, self._columns].astype(self._stored).astype(np.float64)
+            columns = activations[:, self._columns].astype(self._stored, copy=False).astype(np.float64)
         if not np.isfinite(columns).all():
             raise ClassifierError(
                 f"activations: expected numbers that {self._stored} can hold, as in the run that was searched, found "
@@ -78,8 +79,8 @@ class Stage:
             )
         fired = self._polarities * (columns - self._thresholds) > 0
         tallies = [
-            tally_whole(fired[:, first:last], heavy, good)
-            for (first, last), heavy, good in zip(pairwise(self._edges), self._heavy, self._good, strict=True)
+            electorate.tally(fired[:, first:last])
+            for (first, last), electorate in zip(pairwise(self._edges), self._electorates, strict=True)
         ]
         if self._early is None:
             answers = self.super_neurons.decide_tallies(tallies, own_options)
