@@ -1,6 +1,6 @@
 """Early exit against the whole model, its generated answer and its plainly truncated self: time, arithmetic, memory.
 
-    python benchmarks/early_exit.py [--quick] [--json FILE] [--picture FILE]
+    python benchmarks/early_exit.py [--quick] [--only SUBJECT ...] [--json FILE] [--picture FILE]
 
 README.md beside this file says what each row means.
 """
@@ -65,7 +65,7 @@ class Plan:
 
     ``n_samples`` of each task are extracted from each of the built-in ``models``. Of these, ``n_single`` questions are
     asked one by one, at ``every_depth`` or at those that are shown; a model of random weights is asked a single one.
-    ``remembered`` are the subjects whose memory is measured.
+    ``remembered`` are the subjects whose memory is measured; ``only`` those that are measured at all.
     """
 
     shapes: tuple[Shape, ...]
@@ -76,6 +76,17 @@ class Plan:
     every_depth: bool
     effort: Effort
     remembered: tuple[str, ...]
+    only: tuple[str, ...] = ()
+
+    @property
+    def subjects(self) -> list[str]:
+        """The names of all subjects."""
+        trained = [name_trained(model, task) for model in self.models for task in self.tasks]
+        return [*trained, *(shape.name for shape in self.shapes)]
+
+    def includes(self, subject: str) -> bool:
+        """Return whether a subject is measured."""
+        return not self.only or subject in self.only
 
 
 SHAPES = tuple(Shape(n_layers=layers, n_image_tokens=tokens) for layers in (12, 24, 32) for tokens in (64, 256, 576))
@@ -126,9 +137,11 @@ class Benchmark:
         """Measure all subjects of the plan."""
         for model in self._plan.models:
             for task in self._plan.tasks:
-                self._measure_trained(model, task)
+                if self._plan.includes(name_trained(model, task)):
+                    self._measure_trained(model, task)
         for shape in self._plan.shapes:
-            self._measure_random(shape)
+            if self._plan.includes(shape.name):
+                self._measure_random(shape)
         self._print_rows("Peak memory of a process that answers one question", self._memory)
         print(f"{tabulate_flops(self.measured)}\n\n{tabulate_first(self.measured)}", flush=True)
 
@@ -166,7 +179,8 @@ class Benchmark:
             timings[batch_size] = timing
             found = arena.make_rows(timing, REACH.get(subject.name, Reach()))
             what = f"{subject.name}, batch {batch_size}"
-            self._print_rows(f"{what}: milliseconds a question, {timing.n_rounds} rounds", found)
+            rounds = ", ".join(map(str, timing.n_rounds))
+            self._print_rows(f"{what}: milliseconds a question, rounds: {rounds}", found)
             self.rows += [replace(row, name=f"{what}: {row.name}") for row in found]
         wanted = subject.name in self._plan.remembered
         memory = list(self._compare_memory(subject, arena.ours[FIRST].portable)) if wanted else []
@@ -210,12 +224,16 @@ def main() -> None:
     """Run the benchmark that the command line asks for."""
     parser = measure.make_parser(__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, help="where to write (default: the system's temporary folder)")
+    parser.add_argument("--only", nargs="+", default=[], metavar="SUBJECT", help="measure these, as '32 x 576'")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw accuracy against speed there")
     parser.set_defaults(threads=1)
     arguments = parser.parse_args()
     plan = QUICK if arguments.quick else FULL
     if arguments.repeats:
         plan = replace(plan, effort=replace(plan.effort, least=arguments.repeats, most=arguments.repeats))
+    if unknown := set(arguments.only) - set(plan.subjects):
+        parser.error(f"--only: expected some of {', '.join(plan.subjects)}, found {', '.join(sorted(unknown))}")
+    plan = replace(plan, only=tuple(arguments.only))
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="benchmark-") as folder:
         machine = measure.describe_machine(PACKAGES, folder=Path(folder), threads=arguments.threads, plan=asdict(plan))
         print(f"{measure.format_machine(machine)}\n", flush=True)

@@ -94,9 +94,9 @@ class Timing:
     groups: tuple[Figures, ...]
 
     @property
-    def n_rounds(self) -> int:
-        """How many rounds the first of the lists has."""
-        return len(next(iter(self.groups[0].values())))
+    def n_rounds(self) -> list[int]:
+        """How many rounds each of the lists has."""
+        return [len(next(iter(figures.values()))) for figures in self.groups]
 
     def find_ratio(self, name: str, peer: str = FullModel.name) -> float | None:
         """Return the median of the rounds' ratios of `peer` over `name`; None where they did not meet."""
@@ -201,7 +201,8 @@ class Arena:
         batches = [samples[:batch_size]] if batch_size > 1 else [samples[n : n + 1] for n in range(self._n_single)]
         first, *others = self._plan_groups(batch_size)
         groups = [self._time_group(first, batches, effort, known)]
-        groups += [self._time_group(names, batches, replace(effort, least=1), known) for names in others]
+        less = replace(effort, seconds=effort.seconds / 2, least=1)
+        groups += [self._time_group(names, batches, less, known) for names in others]
         return Timing(batch_size=batch_size, groups=tuple(groups))
 
     def make_rows(self, timing: Timing, reach: Reach) -> list[Row]:
@@ -234,12 +235,19 @@ class Arena:
         return measure.measure_rounds(measures, repeats=effort.count_rounds(round_seconds))
 
     def _plan_groups(self, batch_size: int) -> list[list[str]]:
-        """Return which contestants are timed in the same rounds; what takes long is left out of large batches."""
+        """Return which contestants are timed in the same rounds.
+
+        What is as quick as depth 1 has rounds of its own, which are many; what takes long is left out of large batches.
+        """
         everyone = list(self.contestants)
-        if self._is_thorough or batch_size == 1:
+        if self._is_thorough:
             return [everyone]
+        quick = [FIRST, DecoderShare.name, VisionTower.name, FirstLayer.name]
+        others = [name for name in everyone if name == FIRST or name not in quick]
+        if batch_size == 1:
+            return [others, quick]
         long = {GreedyGeneration.name, *map(name_truncation, self.subject.depths[1:])}
-        return [[name for name in everyone if name not in long], [FIRST, GreedyGeneration.name]]
+        return [[name for name in others if name not in long], quick, [FIRST, GreedyGeneration.name]]
 
     def _plan_pairs(self, reach: Reach) -> Iterator[tuple[str, str, float, float | None]]:
         """Return who is compared with whom, with how many times its time, and the ratio to reach."""
