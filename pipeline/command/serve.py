@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from contextlib import redirect_stdout
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ..serving.service import Service
 
 SHOWN_OPTIONS = 8
+
+NAP_S = 0.5
 
 
 def serve(
@@ -86,11 +88,20 @@ def _run(service: Service) -> None:
                 is_serving = True
                 line = f"serving {describe_service(service)} on {service.url}; stop with Ctrl-C"
                 typer.echo(line, file=output)
-                while True:
-                    time.sleep(3600)
+                wait_for_signal()
     except KeyboardInterrupt:
         if not is_serving:
             raise
+
+
+def wait_for_signal() -> NoReturn:
+    """Sleep until a signal's handler raises.
+
+    Sleeps are short, as none is woken by a signal that comes just before it begins, or that the system gives to another
+    of Ray's threads: that one is heard when the sleep ends.
+    """
+    while True:
+        time.sleep(NAP_S)
 
 
 def describe_service(service: Service) -> str:

@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from pipeline.cli import main
+from pipeline.command.serve import wait_for_signal
 from pipeline.early_exit.classifier import EarlyExitClassifier
 from pipeline.errors import EngineError
 from pipeline.serving.replica import ReplicaSettings
@@ -206,6 +207,32 @@ def test_the_command_serves_survives_the_loss_of_a_replica_and_leaves_nothing_be
     assert "Traceback" not in errors
     with pytest.raises(ConnectionRefusedError):
         client.get("/health")
+
+
+def test_ctrl_c_is_heard_though_another_thread_gets_the_signal() -> None:
+    """Its handler runs in the main thread, whose sleep it does not end."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError
+
+    def interrupt() -> None:
+        threading.Event().wait(0.2)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGALRM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGALRM, give_up)
+    other = threading.Thread(target=interrupt)
+    try:
+        signal.alarm(60)
+        other.start()
+        with pytest.raises(KeyboardInterrupt):
+            wait_for_signal()
+    finally:
+        signal.alarm(0)
+        other.join()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_ctrl_c_ends_it_well_and_before_it_serves_as_any_command(classifier_file: Path) -> None:
