@@ -79,10 +79,14 @@ class Plan:
     only: tuple[str, ...] = ()
 
     @property
+    def trained(self) -> list[str]:
+        """The names of the built-in models on their tasks."""
+        return [name_trained(model, task) for model in self.models for task in self.tasks]
+
+    @property
     def subjects(self) -> list[str]:
         """The names of all subjects."""
-        trained = [name_trained(model, task) for model in self.models for task in self.tasks]
-        return [*trained, *(shape.name for shape in self.shapes)]
+        return [*self.trained, *(shape.name for shape in self.shapes)]
 
     def includes(self, subject: str) -> bool:
         """Return whether a subject is measured."""
@@ -232,8 +236,10 @@ def main() -> None:
     if arguments.repeats:
         plan = replace(plan, effort=replace(plan.effort, least=arguments.repeats, most=arguments.repeats))
     if unknown := set(arguments.only) - set(plan.subjects):
-        parser.error(f"--only: expected some of {', '.join(plan.subjects)}, found {', '.join(sorted(unknown))}")
+        parser.error(f"--only: expected some of {'; '.join(plan.subjects)}, found {'; '.join(sorted(unknown))}")
     plan = replace(plan, only=tuple(arguments.only))
+    if arguments.picture and not any(map(plan.includes, plan.trained)):
+        parser.error(f"--picture: expected a built-in model in --only ({'; '.join(plan.trained)}), found none to show")
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="benchmark-") as folder:
         machine = measure.describe_machine(PACKAGES, folder=Path(folder), threads=arguments.threads, plan=asdict(plan))
         print(f"{measure.format_machine(machine)}\n", flush=True)
