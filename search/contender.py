@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from storage import Run
-from storage.schema import SPLITS
+from storage.schema import QUESTION, SPLITS
 
 from . import baseline
 from .baseline.basis import BASIS
@@ -37,7 +37,10 @@ activations, Super Neurons, and what Super Neurons find where there is less to f
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """A baseline that learns: the array that it needs, and what it answers, (row,) or ``by_layer`` (row, layer)."""
+    """A baseline that learns: the array that it needs, and what it answers, (row,) or ``by_layer`` (row, layer).
+
+    One that ``reads_words`` needs the questions' texts, too.
+    """
 
     method: str
     group: Group
@@ -45,6 +48,11 @@ class Trained:
     predict: Callable[..., Answers]
     by_layer: bool = False
     sees_labels: bool = True
+    reads_words: bool = False
+
+    def can_learn(self, run: Run) -> bool:
+        """Return whether `run` holds what it reads."""
+        return run.has_array(self.array) and not (self.reads_words and QUESTION in run.withheld)
 
 
 TRAINED = (
@@ -53,6 +61,7 @@ TRAINED = (
         group="no_activations",
         array="image_feature",
         predict=baseline.predict_image_probe,
+        reads_words=True,
     ),
     Trained(
         method="batch calibration",
@@ -159,7 +168,7 @@ def answer_trained(setting: Setting, budget: Budget) -> Iterator[Answered]:
     few = setting.limit(budget)
     training, labels = few.rows("probe"), few.labels[setting.rows]
     for one in TRAINED:
-        if setting.run.has_array(one.array):
+        if one.can_learn(setting.run):
             answers, depth = one.predict(setting.run, few, setting.rows, training_rows=training), None
             if one.by_layer:
                 best = int(np.argmax((answers == labels[:, None]).mean(axis=0)))

@@ -23,7 +23,7 @@ from .inspection import PlannedShard, Reason, find_size_faults, inspect_bytes, i
 from .part import part_path
 from .repair import plan_repair
 from .run import Run
-from .schema import ASIDE, COMMITS, OWN_GROUPS, PARTIAL_SUFFIX, PARTS
+from .schema import ASIDE, COMMITS, OWN_GROUPS, PARTIAL_SUFFIX, PARTS, PUBLICATION_FILES
 from .shard import ShardLayout, dims_of, parse_layout, plan_shards
 
 READ_AT_ONCE = 4
@@ -104,7 +104,7 @@ class _Audit:
         for key in sorted((self.listed or {}).keys() - self.seen - links):
             if key.endswith(PARTIAL_SUFFIX):
                 yield Fault(kind="leftover", key=key, expected="nothing", found="what an unfinished writer left")
-            elif key.split("/")[0] not in OWN_GROUPS and not _is_model(key):
+            elif key.split("/")[0] not in OWN_GROUPS and not _is_model(key) and not _is_companion(key):
                 found = "an object that no plan and no record accounts for"
                 yield Fault(kind="extra", key=key, expected="nothing", found=found)
 
@@ -331,6 +331,11 @@ class _RunAudit:
         return Fault(kind=kind, key=key, expected=expected, found=found, run=self.name, block=block)
 
 
+def _is_companion(key: str) -> bool:
+    """Return whether `key` is of those that publishers, git and the hub's tools put beside a dataset."""
+    return key in PUBLICATION_FILES or key.startswith(".")
+
+
 def _is_model(key: str) -> bool:
     """Return whether `key` is a model's group, which may be all that a plan has left that was cut short."""
     return key.count("/") == 1 and key.endswith("/zarr.json")
@@ -338,5 +343,5 @@ def _is_model(key: str) -> bool:
 
 def _find_runs(keys: Mapping[str, ObjectEntry]) -> set[str]:
     """Return what can only be a run: a group of the second level with an array, a part or a commit record."""
-    paths = (key.split("/") for key in keys)
+    paths = (key.split("/") for key in keys if not _is_companion(key))
     return {f"{path[0]}/{path[1]}" for path in paths if len(path) > 3 and path[0] not in OWN_GROUPS}

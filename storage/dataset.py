@@ -25,7 +25,7 @@ from .part import Part, create_part
 from .run import Run
 from .schema import FORMAT, FORMAT_VERSION, PARTIAL_SUFFIX
 from .template import RunPlan, raise_shapes, write_template
-from .url import is_remote, open_backend
+from .url import is_remote, is_web, open_backend
 
 RUN_NAME = re.compile(r"(?!c/|_|\.{1,2}/)[A-Za-z0-9_.@-]+/(?!c$|_|\.{1,2}$)[A-Za-z0-9_.@-]+")
 """``<model>/<task>[@<variant>]``: two names of ASCII letters, digits, ``_``, ``-``, ``.`` and ``@``; neither is ``.``,
@@ -242,9 +242,10 @@ def ensure_dataset(url: str | Path) -> Dataset:
 
 
 def open_dataset(url: str | Path) -> Dataset:
-    """Return the dataset at `url`: a local folder, ``s3://bucket/prefix``, or ``https://host/path`` for reading.
+    """Return the dataset at `url`: a local folder, ``s3://bucket/prefix``, or one that can only be read.
 
-    Nothing is created. S3's endpoint and credentials come from the ``AWS_...`` environment variables.
+    That is ``https://host/path`` on any web server, or ``hf://datasets/owner/name[@revision][/path]`` on the Hugging
+    Face hub, as of the commit that the revision names now. Nothing is created. S3's endpoint and credentials come from the ``AWS_...`` environment variables.
 
     Raises
     ------
@@ -283,10 +284,9 @@ def validate_target(url: str | Path) -> None:
 def _open_target(url: str | Path) -> Backend:
     if not is_remote(url):
         _validate_folder(Path(url))
-    backend = open_backend(url)
-    if backend.read_only:
+    if is_web(url):
         raise ReadOnlyError(f"{url}: expected a place to write to, found a web server; use a folder or s3://")
-    return backend
+    return open_backend(url)
 
 
 def _validate_folder(path: Path) -> None:

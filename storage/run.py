@@ -17,7 +17,7 @@ from .document import consolidate, read_document, write_document
 from .errors import BlockDamagedError, DatasetError, RunIncompleteError
 from .part import read_parts
 from .reader import ArrayReader
-from .schema import PARTS, UNIT_DIMS, Site
+from .schema import PARTS, UNIT_DIMS, WITHHELD, Site
 from .shard import ShardDamageError, ShardIndices, ShardLayout, dims_of, parse_layout, read_whole
 from .template import raise_shapes
 
@@ -62,6 +62,11 @@ class Run:
     def is_marked_complete(self) -> bool:
         """Whether the run's document said, when the run was opened, that every block is committed."""
         return (self._attributes.get("status"), self._attributes["n_samples"]) == ("complete", self.n_samples)
+
+    @property
+    def withheld(self) -> tuple[str, ...]:
+        """Arrays of text that hold digests, the same for the same text, because their texts were not published."""
+        return tuple(self._attributes.get(WITHHELD, ()))
 
     @property
     def is_writable(self) -> bool:

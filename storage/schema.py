@@ -22,6 +22,13 @@ ASIDE = "_aside"
 OWN_GROUPS = (ASIDE, "_search", "_transfer", "_ledger")
 """Groups of the root that hold no runs."""
 
+QUESTION = "question"
+WITHHELD = "withheld"
+"""Attribute of a run: names of the arrays of text that hold digests in the place of their texts."""
+
+PUBLICATION_FILES = ("README.md", "CITATION.cff", "croissant.json", "manifest-sha256.txt")
+"""What a publisher puts beside the root's document: a dataset card, a citation, metadata, digests of all objects."""
+
 PARTIAL_SUFFIX = ".partial"
 """Of files that are not in place yet; a writer that is killed leaves one behind, and `gc` removes it."""
 

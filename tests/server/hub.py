@@ -87,6 +87,8 @@ class _HubHandler(StaticHandler):
         self.wfile.write(body)
 
     def _send_head(self, status: HTTPStatus, headers: dict[str, str]) -> None:
+        repository = "/".join(_split(self.path, "api", "models", "datasets")[:2])
         what = "Entry" if any(f"/{name}/" in self.path for name in self.server.names) else "Revision"
+        what = what if (self.server.folder / repository).is_dir() else "Repo"
         missing = {} if status < HTTPStatus.BAD_REQUEST else {"X-Error-Code": f"{what}NotFound"}
         super()._send_head(status, headers | missing | {"X-Repo-Commit": self.server.commit})

@@ -1,0 +1,265 @@
+"""Excerpts: some runs of a dataset, with all or some of their sites, as the objects of a dataset of their own.
+
+An excerpt is planned from metadata; the bytes of an object are read when they are asked for. What it leaves out is left
+out of records and metadata, too, so that who opens the copy finds a whole dataset.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from .backend import Backend
+from .block import Block
+from .commit import CommitRecord, commit_key, read_commit
+from .create_only import StoredObject
+from .dataset import Dataset
+from .document import as_json, encode_document, read_document
+from .errors import BlockDamagedError, DatasetError, RunNotFoundError
+from .manifest import Manifest, read_manifest
+from .part import part_path
+from .run import Run
+from .schema import COMMITS, PARTS, QUESTION, SITES, WITHHELD, Site
+from .shard import decode_object, dims_of, encode_shard, parse_layout
+from .threads import thread_pool
+
+DIGEST_DIGITS = 16
+"""Of a question's digest; enough to tell a billion questions apart."""
+
+Rewrite = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def keep_circumstances(circumstances: dict[str, Any]) -> dict[str, Any]:
+    """Return circumstances as they are."""
+    return circumstances
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExcerptSpec:
+    """What an excerpt holds.
+
+    ``sites`` None: all that a run records. Without ``questions`` a digest stands in the place of each question's text.
+    ``results`` are searches, studies and ledgers; those of runs that are not whole are left out. ``rewrite`` changes
+    the circumstances of runs and of blocks.
+    """
+
+    runs: tuple[str, ...]
+    sites: tuple[Site, ...] | None = None
+    questions: bool = True
+    results: bool = True
+    rewrite: Rewrite = keep_circumstances
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExcerptObject:
+    """One object of an excerpt.
+
+    ``sha256`` and ``size_bytes`` are None where nothing but its bytes tells them. ``read`` returns the bytes, checked
+    against what is known of them.
+    """
+
+    key: str
+    sha256: str | None
+    size_bytes: int | None
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockExcerpt:
+    """One committed block of an excerpt: its shards, and the record that is written after them."""
+
+    block: Block
+    shards: tuple[ExcerptObject, ...]
+    record: ExcerptObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExcerptSource:
+    """Where an excerpt's objects come from; ``manifest`` is that of a published dataset, None where there is none."""
+
+    url: str
+    backend: Backend
+    manifest: Manifest | None
+
+    def copy_object(self, key: str, recorded: StoredObject | None = None) -> ExcerptObject:
+        """Return an object as it is there."""
+        known = None if self.manifest is None else self.manifest.get(key)
+        sha256 = known if recorded is None else recorded.sha256
+        return ExcerptObject(
+            key=key,
+            sha256=sha256,
+            size_bytes=None if recorded is None else recorded.size_bytes,
+            read=lambda: self.read_checked(key, sha256),
+        )
+
+    def read_checked(self, key: str, sha256: str | None) -> bytes:
+        """Return the bytes of an object.
+
+        Raises
+        ------
+        BlockDamagedError
+            If it is gone, or has not the digest `sha256`.
+        """
+        found = self.backend.fetch(key)
+        if found is None:
+            raise BlockDamagedError(f"{self.url}/{key}: expected an object, found none; {REMEDY}")
+        content = bytes(found)
+        if sha256 is not None and (digest := hashlib.sha256(content).hexdigest()) != sha256:
+            raise BlockDamagedError(f"{self.url}/{key}: expected the SHA-256 {sha256}, found {digest}; {REMEDY}")
+        return content
+
+
+REMEDY = (
+    "name all damage there with `superneurons validate --full`, or run the same command again if it is being changed"
+)
+
+
+def open_source(dataset: Dataset) -> ExcerptSource:
+    """Return the source of excerpts of `dataset`."""
+    return ExcerptSource(url=dataset.url, backend=dataset.backend, manifest=read_manifest(dataset.backend, dataset.url))
+
+
+def plan_excerpt(dataset: Dataset, spec: ExcerptSpec) -> list[RunExcerpt]:
+    """Return the runs of an excerpt.
+
+    Raises
+    ------
+    RunNotFoundError
+        If the dataset has not all of the runs.
+    DatasetError
+        If a run records none of the sites.
+    """
+    if not spec.runs:
+        raise RunNotFoundError(f"{dataset.url}: expected at least one run, found none; choose other runs")
+    source = open_source(dataset)
+    return [RunExcerpt(source, dataset.run(name), spec) for name in spec.runs]
+
+
+class RunExcerpt:
+    """What an excerpt holds of one run. Make them with `plan_excerpt`."""
+
+    def __init__(self, source: ExcerptSource, run: Run, spec: ExcerptSpec) -> None:
+        self.source = source
+        self.run = run
+        self.spec = spec
+        if not self.sites:
+            wanted = ", ".join(spec.sites or ())
+            raise DatasetError(f"run {run.name}: expected one of its sites {run.sites}, found {wanted}; choose others")
+
+    @property
+    def sites(self) -> list[Site]:
+        """The sites that are taken."""
+        return [site for site in self.run.sites if self.spec.sites is None or site in self.spec.sites]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all sites are taken, so that results of the whole run are still of what is there."""
+        return self.sites == self.run.sites
+
+    @cached_property
+    def arrays(self) -> list[str]:
+        """The arrays that are taken."""
+        return [name for name in self.run.arrays if name not in SITES or name in self.sites]
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """The run's own document: arrays that are left out are gone from it."""
+        document = read_document(self.run.store, self.run.name) or {}
+        attributes = document["attributes"]
+        attributes["circumstances"] = self.rewrite(attributes.get("circumstances", {}))
+        if not self.is_whole and "sites" in attributes["identity"]:
+            attributes["identity"]["sites"] = self.sites
+        if self.withholds:
+            attributes[WITHHELD] = [QUESTION]
+        nodes = document.get("consolidated_metadata", {}).get("metadata", {})
+        left_out = self.run.arrays.keys() - set(self.arrays)
+        for name in left_out:
+            nodes.pop(name, None)
+        return document
+
+    @property
+    def withholds(self) -> bool:
+        """Whether digests are put in the place of questions; where they stand already, they are copied."""
+        return not self.spec.questions and QUESTION not in self.run.withheld
+
+    def rewrite(self, circumstances: dict[str, Any]) -> dict[str, Any]:
+        """Return the circumstances that the excerpt tells."""
+        told = {name: value for name, value in circumstances.items() if not (self.withholds and name == "prompt")}
+        return as_json(self.spec.rewrite(told))
+
+    def metadata(self) -> Iterator[ExcerptObject]:
+        """Return all objects of the run but its own document and its blocks: metadata, and labels of dimensions."""
+        name = self.run.name
+        yield self.source.copy_object(f"{name.partition('/')[0]}/zarr.json")
+        for array in self.arrays:
+            yield self.source.copy_object(f"{name}/{array}/zarr.json")
+            layout = parse_layout(self.run.arrays[array])
+            if dims_of(self.run.arrays[array])[0] != "sample":
+                yield self.source.copy_object(layout.key([0]))
+        yield self.source.copy_object(f"{name}/{PARTS}/zarr.json")
+        yield self.source.copy_object(f"{name}/{COMMITS}/zarr.json")
+        for part in self.run.parts:
+            yield self.source.copy_object(f"{part_path(name, part.index)}/zarr.json")
+
+    def blocks(self) -> Iterator[BlockExcerpt]:
+        """Return the committed blocks, in order."""
+        pending = {block.index for block in self.run.pending_blocks()}
+        for block in self.run.blocks:
+            if block.index not in pending:
+                yield self.plan_block(block)
+
+    def plan_block(self, block: Block) -> BlockExcerpt:
+        """Return what the excerpt holds of a committed block; of its objects, only questions are read."""
+        name = self.run.name
+        record = read_commit(self.run.store, name, block.index)
+        if record is None:
+            raise BlockDamagedError(f"run {name}, block {block.index}: expected its record, found none; {REMEDY}")
+        shards = [self.plan_shard(entry) for entry in record.objects if self._array_of(entry.key) in self.arrays]
+        objects = tuple(_describe(shard) for shard in shards)
+        told = self.rewrite(dict(record.circumstances))
+        return BlockExcerpt(
+            block=block,
+            shards=tuple(shards),
+            record=self.plan_record(replace(record, objects=objects, circumstances=told)),
+        )
+
+    def plan_record(self, record: CommitRecord) -> ExcerptObject:
+        """Return the object that records a block."""
+        document = {"zarr_format": 3, "node_type": "group", "attributes": as_json(record.to_attributes())}
+        return make_object(commit_key(self.run.name, record.block), encode_document(document))
+
+    def plan_shard(self, entry: StoredObject) -> ExcerptObject:
+        """Return a shard of a block: as it is, or with digests for its texts."""
+        if not (self.withholds and self._array_of(entry.key) == QUESTION):
+            return self.source.copy_object(entry.key, entry)
+        layout = parse_layout(self.run.arrays[QUESTION])
+        texts = decode_object(layout, self.source.read_checked(entry.key, entry.sha256), entry.key)
+        digests = np.array([digest_text(str(text)) for text in texts.ravel()], dtype=object).reshape(texts.shape)
+        encoded = thread_pool("read", 1).submit(encode_shard, layout, digests).result()
+        return make_object(entry.key, b"".join(encoded))
+
+    def _array_of(self, key: str) -> str:
+        return key.removeprefix(f"{self.run.name}/").partition("/c/")[0]
+
+
+def make_object(key: str, content: bytes) -> ExcerptObject:
+    """Return an object that is made of `content`."""
+    return ExcerptObject(
+        key=key, sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content), read=lambda: content
+    )
+
+
+def digest_text(text: str) -> str:
+    """Return what stands in the place of a text that is withheld: the same for the same text, empty for none."""
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:DIGEST_DIGITS]}" if text else ""
+
+
+def _describe(shard: ExcerptObject) -> StoredObject:
+    if shard.sha256 is None or shard.size_bytes is None:
+        raise AssertionError(f"{shard.key}: a record tells digest and size of every shard")
+    return StoredObject(key=shard.key, size_bytes=shard.size_bytes, sha256=shard.sha256)

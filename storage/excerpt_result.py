@@ -1,0 +1,84 @@
+"""Results in an excerpt: the searches, studies and ledgers of runs that are whole in it."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from .dataset import Dataset
+from .document import read_document
+from .excerpt import ExcerptObject, RunExcerpt, open_source
+from .schema import COMMITS, PARTIAL_SUFFIX
+
+RESULT_PATH = re.compile(r"_search/[^/]+/[^/]+/[^/]+|_transfer/[^/]+/[^/]+|_ledger/[^/]+/[^/]+")
+"""Where a result lies: a search below its run, a study below its owner, the ledger of a run."""
+
+RESULT_GROUPS = ("_search", "_transfer", "_ledger")
+
+
+def plan_results(dataset: Dataset, runs: Sequence[RunExcerpt]) -> Iterator[ExcerptObject]:
+    """Return all objects of results that were made of whole `runs`: groups above them, then each one's records last.
+
+    A server that cannot list tells of those that its manifest names.
+    """
+    source = open_source(dataset)
+    whole = {excerpt.run.name for excerpt in runs if excerpt.is_whole}
+    keys = _list_keys(dataset, source.manifest)
+    sent: set[str] = set()
+    for path, own in sorted(_group_by_result(keys).items()):
+        made_of = _find_runs(dataset, path)
+        if not made_of or not made_of <= whole:
+            continue
+        for above in _list_above(path):
+            if above in keys and above not in sent:
+                sent.add(above)
+                yield source.copy_object(above)
+        for key in sorted(own, key=lambda key: (key == f"{path}/zarr.json", f"/{COMMITS}/" in key, key)):
+            yield source.copy_object(key)
+
+
+def _list_keys(dataset: Dataset, manifest: Mapping[str, str] | None) -> set[str]:
+    backend = dataset.backend
+    if not backend.supports_listing:
+        return {key for key in manifest or () if key.partition("/")[0] in RESULT_GROUPS}
+    return {
+        entry.key
+        for group in RESULT_GROUPS
+        for entry in backend.list_objects(group)
+        if not entry.is_link and not entry.key.endswith(PARTIAL_SUFFIX)
+    }
+
+
+def _group_by_result(keys: set[str]) -> dict[str, list[str]]:
+    """Return the keys of each result by its path; groups above results are of none."""
+    own = defaultdict(list)
+    for key in keys:
+        found = RESULT_PATH.match(key)
+        if found is not None and key[found.end() :].startswith("/"):
+            own[found[0]].append(key)
+    return own
+
+
+def _list_above(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join([*parts[:depth], "zarr.json"]) for depth in range(1, len(parts))]
+
+
+def _find_runs(dataset: Dataset, path: str) -> set[str]:
+    """Return the runs that a result was made of."""
+    group, *parts = path.split("/")
+    if group != "_transfer":
+        return {"/".join(parts[:2])}
+    document = read_document(dataset.store, path) or {}
+    return set(find_scanned_runs(document.get("attributes", {}).get("identity")))
+
+
+def find_scanned_runs(identity: Any) -> Iterator[str]:
+    """Return the runs whose scans an identity names, however deep."""
+    if isinstance(identity, dict):
+        if identity.get("kind") == "scan":
+            yield str(identity.get("run"))
+        for part in identity.values():
+            yield from find_scanned_runs(part)
