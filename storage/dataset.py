@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,22 @@ class Dataset:
             f"{model}/{task}" for model in list_children(self.store, "") for task in list_children(self.store, model)
         )
         return sorted(name for name in found if self._is_run(name))
+
+    def match_runs(self, patterns: Sequence[str] = ()) -> list[str]:
+        """Return the names of the runs that match one of the `patterns`, such as ``tiny-llava/*``; without any, of all.
+
+        Raises
+        ------
+        RunNotFoundError
+            If a pattern matches none; the message lists those there are.
+        """
+        names = self.run_names()
+        for pattern in patterns:
+            if not fnmatch.filter(names, pattern):
+                raise RunNotFoundError(
+                    f"{self.url}: expected one of the runs {names}, found {pattern!r}; choose one of them"
+                )
+        return [name for name in names if not patterns or any(fnmatch.fnmatchcase(name, one) for one in patterns)]
 
     def _is_run(self, name: str) -> bool:
         """Return whether a run is there; committed blocks without the run's own document are an error, not no run."""
@@ -245,7 +262,8 @@ def open_dataset(url: str | Path) -> Dataset:
     """Return the dataset at `url`: a local folder, ``s3://bucket/prefix``, or one that can only be read.
 
     That is ``https://host/path`` on any web server, or ``hf://datasets/owner/name[@revision][/path]`` on the Hugging
-    Face hub, as of the commit that the revision names now. Nothing is created. S3's endpoint and credentials come from the ``AWS_...`` environment variables.
+    Face hub, as of the commit that the revision names now. Nothing is created. S3's endpoint and credentials come from
+    the ``AWS_...`` environment variables.
 
     Raises
     ------

@@ -66,7 +66,7 @@ def open_hub(url: str) -> WebBackend:
     commit = _find_commit(url, address)
     place = f"{constants.ENDPOINT}/datasets/{address.repository}/resolve/{commit}/{address.path}".rstrip("/")
     token = get_token()
-    options: dict[str, Any] = CLIENT | {"allow_http": place.startswith("http://")}
+    options: Any = CLIENT | {"allow_http": place.startswith("http://")}
     if token:
         options["default_headers"] = {"authorization": f"Bearer {token}"}  # not sent on where the hub redirects to
     return WebBackend(HTTPStore(place, client_options=options, retry_config=RETRY), url=url.rstrip("/"))
@@ -89,6 +89,7 @@ def _find_commit(url: str, address: HubAddress) -> str:
     except (client_error, OSError) as error:
         reason = " ".join(str(error).split())
         raise StoreUnreachableError(
-            f"{url}: expected an answer of the hub, found: {reason:.200}; check the address, the revision and the network"
+            f"{url}: expected an answer of the hub, found: {reason:.200}; check the address, the revision and the "
+            "network"
         ) from error
     return str(found.sha)

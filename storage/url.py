@@ -8,7 +8,6 @@ from .backend import Backend
 from .errors import DatasetError
 from .local import LocalBackend
 
-
 WEB_SCHEMES = ("http", "https", "hf")
 """Of places that can only be read."""
 

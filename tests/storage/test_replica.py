@@ -144,7 +144,7 @@ def test_digests_stand_in_the_place_of_questions(source: Dataset, tmp_path: Path
     assert run.withheld == ("question",)
     assert run.read_samples("question").tolist() == [digest_text(text) for text in questions]
     assert len(set(questions)) == len(set(run.read_samples("question")))
-    assert "" == digest_text("")
+    assert digest_text("") == ""
     assert not any(text.encode() in content for content in all_objects(target).values() for text in questions)
 
     onwards = ensure_dataset(tmp_path / "onwards")
@@ -223,10 +223,8 @@ def test_a_manifest_is_what_sha256sum_reads(source: Dataset, tmp_path: Path) -> 
     target = ensure_dataset(tmp_path / "target")
     digests = copy(source, target).digests
     (tmp_path / "target" / MANIFEST).write_bytes(format_manifest(digests))
-    done = subprocess.run(
-        ["sha256sum", "--check", "--strict", MANIFEST], cwd=tmp_path / "target", capture_output=True, text=True
-    )
-    assert done.returncode == 0
+    check = ["sha256sum", "--check", "--strict", MANIFEST]
+    done = subprocess.run(check, cwd=tmp_path / "target", capture_output=True, text=True, check=True)
     assert done.stdout.count(": OK\n") == len(digests) == len(all_objects(target)) - 2  # the root and itself
     assert read_manifest(target.backend, target.url) == digests
 
