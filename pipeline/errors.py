@@ -57,3 +57,7 @@ class ArrayFileError(PipelineError):
 
 class SelectionError(PipelineError):
     """A selection of neurons cannot be understood."""
+
+
+class PublicationError(PipelineError):
+    """A dataset cannot be published as it is asked for."""
