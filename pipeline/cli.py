@@ -13,6 +13,7 @@ from .command.classify import classify
 from .command.exchange import export_columns, import_arrays
 from .command.extract import extract
 from .command.plan import plan
+from .command.publish import fetch, publish
 from .command.search import search
 from .command.serve import serve
 from .command.store import AsJson, gc, print_json, repair, status, validate
@@ -77,6 +78,8 @@ app.command(epilog="Example: superneurons status demo.zarr")(status)
 app.command(epilog="Example: superneurons validate demo.zarr --full")(validate)
 app.command(epilog="Example: superneurons repair demo.zarr --full --dry-run")(repair)
 app.command(epilog="Example: superneurons gc demo.zarr --older-than 24 --dry-run")(gc)
+app.command(epilog="Example: superneurons publish demo.zarr published --license cc-by-4.0")(publish)
+app.command(epilog="Example: superneurons fetch https://host/path part.zarr --run 'tiny-llava/*' --site mlp")(fetch)
 app.command("import", epilog="Example: superneurons import acts.npz --store my.zarr --run mine/task --site mlp")(
     import_arrays
 )

@@ -251,7 +251,7 @@ def ensure_dataset(url: str | Path) -> Dataset:
     DatasetError
         If `url` is a folder that holds something else, or cannot be written.
     """
-    backend = _open_target(url)
+    backend = open_target(url)
     generator = f"superneurons {version('superneurons')}"
     attributes = {"format": FORMAT, "format_version": FORMAT_VERSION, "generator": generator}
     ensure_document(backend, "", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
@@ -296,10 +296,11 @@ def validate_target(url: str | Path) -> None:
     DatasetError
         If `url` is a folder that holds something else, or nothing that can be written.
     """
-    _open_target(url)
+    open_target(url)
 
 
-def _open_target(url: str | Path) -> Backend:
+def open_target(url: str | Path) -> Backend:
+    """Return the place at `url` after the checks of `validate_target`."""
     if not is_remote(url):
         _validate_folder(Path(url))
     if is_web(url):

@@ -25,7 +25,7 @@ from .manifest import Manifest, read_manifest
 from .part import part_path
 from .run import Run
 from .schema import COMMITS, PARTS, QUESTION, SITES, WITHHELD, Site
-from .shard import decode_object, dims_of, encode_shard, parse_layout
+from .shard import decode_object, dims_of, encode_shard, parse_layout, plan_shards
 from .threads import thread_pool
 
 DIGEST_DIGITS = 16
@@ -205,6 +205,15 @@ class RunExcerpt:
         yield self.source.copy_object(f"{name}/{COMMITS}/zarr.json")
         for part in self.run.parts:
             yield self.source.copy_object(f"{part_path(name, part.index)}/zarr.json")
+
+    def count_objects(self) -> int:
+        """Return how many objects the run has when all of its blocks are committed."""
+        shards = {
+            name: sum(1 for _ in plan_shards(parse_layout(array), array.shape[1:]))
+            for name, array in self.run.arrays.items()
+            if name in self.arrays and dims_of(array)[0] == "sample"
+        }
+        return sum(1 for _ in self.metadata()) + len(self.run.blocks) * (sum(shards.values()) + 1) + 1
 
     def blocks(self) -> Iterator[BlockExcerpt]:
         """Return the committed blocks, in order."""

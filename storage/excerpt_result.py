@@ -39,6 +39,12 @@ def plan_results(dataset: Dataset, runs: Sequence[RunExcerpt]) -> Iterator[Excer
             yield source.copy_object(key)
 
 
+def find_result(key: str) -> str | None:
+    """Return the path of the result that an object is of; None for groups above results, and for all else."""
+    found = RESULT_PATH.match(key)
+    return found[0] if found is not None and key[found.end() :].startswith("/") else None
+
+
 def _list_keys(dataset: Dataset, manifest: Mapping[str, str] | None) -> set[str]:
     backend = dataset.backend
     if not backend.supports_listing:
@@ -55,9 +61,9 @@ def _group_by_result(keys: set[str]) -> dict[str, list[str]]:
     """Return the keys of each result by its path; groups above results are of none."""
     own = defaultdict(list)
     for key in keys:
-        found = RESULT_PATH.match(key)
-        if found is not None and key[found.end() :].startswith("/"):
-            own[found[0]].append(key)
+        path = find_result(key)
+        if path is not None:
+            own[path].append(key)
     return own
 
 

@@ -7,7 +7,7 @@ there. Nothing is deleted but the record of a block that is replaced, before its
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,8 @@ from .document import consolidate, encode_document
 from .errors import RunMismatchError
 from .excerpt import BlockExcerpt, ExcerptObject, RunExcerpt, make_object
 from .manifest import Manifest
+
+ROOT = "zarr.json"
 
 OnObject = Callable[["CopyCount"], None]
 
@@ -45,19 +47,24 @@ class Replica:
         Digests of what is there, as its manifest has them; anything else that is there is read and compared.
     on_object
         Hears of each object that was sent or kept.
+    dry_run
+        Only count what would be sent; ``dataset`` need not be there yet.
 
     Notes
     -----
     One copy at a time. Readers of the target see every object whole, and a block when all of it is there.
     """
 
-    def __init__(self, dataset: Dataset, *, known: Manifest, on_object: OnObject = lambda _: None) -> None:
+    def __init__(
+        self, dataset: Dataset, *, known: Manifest, on_object: OnObject = lambda _: None, dry_run: bool = False
+    ) -> None:
         self.dataset = dataset
         self.digests = dict(known)
         self.count = CopyCount()
         self._backend: Backend = dataset.backend
         self._sizes = {entry.key: entry.size_bytes for entry in self._backend.list_objects()}
         self._on_object = on_object
+        self._dry_run = dry_run
 
     def copy_run(self, excerpt: RunExcerpt) -> None:
         """Copy a run: its plan, its blocks, and last what says that it is complete.
@@ -74,7 +81,7 @@ class Replica:
         if is_new:
             self.put_all(excerpt.metadata())
             planned = document | {"attributes": document["attributes"] | {"status": "planned"}}
-            self.put_all([make_object(f"{name}/zarr.json", encode_document(planned))])
+            self._send(make_object(f"{name}/zarr.json", encode_document(planned)))
         else:
             _validate_standing(self.dataset, excerpt)
         for block in excerpt.blocks():
@@ -86,7 +93,7 @@ class Replica:
     def copy_block(self, block: BlockExcerpt) -> None:
         """Copy the shards of a block that are not there, then its record."""
         missing = [shard for shard in block.shards if not self._is_there(shard)]
-        if missing and block.record.key in self._sizes:
+        if missing and block.record.key in self._sizes and not self._dry_run:
             sync(self._backend.delete(block.record.key))
             del self._sizes[block.record.key]
         self._keep(set(block.shards) - set(missing))
@@ -110,7 +117,18 @@ class Replica:
 
     def finish(self) -> None:
         """Refresh the root's copy of the metadata."""
-        consolidate(self.dataset.store, "")
+        if not self._dry_run:
+            consolidate(self.dataset.store, "")
+
+    def count_bytes(self, *, leave_out: Collection[str]) -> int:
+        """Return how much is there."""
+        return sum(size for key, size in self._sizes.items() if key not in leave_out)
+
+    def digest_all(self, *, leave_out: Collection[str]) -> dict[str, str]:
+        """Return the digests of the root's document and of all else that was sent or kept, now or before."""
+        root = self._backend.fetch(ROOT) or b""
+        self.digests[ROOT], self._sizes[ROOT] = hashlib.sha256(root).hexdigest(), len(root)
+        return {key: digest for key, digest in self.digests.items() if key in self._sizes and key not in leave_out}
 
     def _is_there(self, wanted: ExcerptObject) -> bool:
         size = self._sizes.get(wanted.key)
@@ -137,14 +155,21 @@ class Replica:
                 self.count.n_sent += 1
                 self.count.sent_bytes += size
                 self._on_object(self.count)
-        self._backend.flush_names([one.key for one in objects])
+        if not self._dry_run:
+            self._backend.flush_names([one.key for one in objects])
 
     def _send(self, one: ExcerptObject) -> tuple[int, str]:
+        if self._dry_run and one.size_bytes is not None and one.sha256 is not None:
+            return one.size_bytes, one.sha256
         content = one.read()
-        if one.key in self._sizes or not self._backend.create_object(one.key, content):
-            sync(self._backend.set(one.key, default_buffer_prototype().buffer.from_bytes(content)))
-        self._backend.flush_object(one.key)
+        if not self._dry_run:
+            self._put(one.key, content)
         return len(content), hashlib.sha256(content).hexdigest()
+
+    def _put(self, key: str, content: bytes) -> None:
+        if key in self._sizes or not self._backend.create_object(key, content):
+            sync(self._backend.set(key, default_buffer_prototype().buffer.from_bytes(content)))
+        self._backend.flush_object(key)
 
 
 def _validate_standing(target: Dataset, excerpt: RunExcerpt) -> None:
