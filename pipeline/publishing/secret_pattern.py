@@ -108,7 +108,7 @@ OWN_PATTERNS = (
     SecretPattern(
         kind="private key",
         anchors=("BEGIN ENCRYPTED",),
-        expression=re.compile("BEGIN ENCRYPTED PRIVATE KEY"),
+        expression=re.compile("BEGIN ENCRYPTED PRIVATE[ ]KEY"),
         n_shown=80,
         is_word=False,
         is_certain=True,
