@@ -45,7 +45,7 @@ class License:
 
     @property
     def citable(self) -> str | None:
-        """Its name in a CITATION.cff, which knows SPDX's list of 2021 and no other."""
+        """The name in a CITATION.cff, which knows SPDX's list of 2021 and no other."""
         return None if self.spdx in LATER_THAN_CFF else self.spdx
 
 

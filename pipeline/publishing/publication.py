@@ -114,7 +114,7 @@ class Publication:
 
     @property
     def n_samples(self) -> int:
-        """Samples of all runs."""
+        """The samples of all runs."""
         return sum(run.n_samples for run in self.runs)
 
     @property

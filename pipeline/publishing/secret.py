@@ -65,8 +65,9 @@ def _index_anchors() -> AnchorIndex[tuple[int, SecretPattern]]:
 
 def _match_at(pattern: SecretPattern, text: str, place: int) -> re.Match[str] | None:
     if pattern.n_before:
-        found = pattern.expression.search(text, max(0, place - pattern.n_before), place + MAX_SECRET)
-        return found if found is None or found.start() <= place else None
+        starts = range(max(0, place - pattern.n_before), place + 1)
+        matches = (pattern.expression.match(text, start, place + MAX_SECRET) for start in starts)
+        return next((match for match in matches if match is not None and match.end() > place), None)
     if pattern.is_word and _continues_word(text, place):
         return None
     return pattern.expression.match(text, place, place + MAX_SECRET)

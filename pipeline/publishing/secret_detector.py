@@ -15,7 +15,6 @@ from detect_secrets.plugins.basic_auth import BasicAuthDetector
 from detect_secrets.plugins.github_token import GitHubTokenDetector
 from detect_secrets.plugins.gitlab_token import GitLabTokenDetector
 from detect_secrets.plugins.jwt import JwtTokenDetector
-from detect_secrets.plugins.npm import NpmDetector
 from detect_secrets.plugins.openai import OpenAIDetector
 from detect_secrets.plugins.private_key import PrivateKeyDetector
 from detect_secrets.plugins.pypi_token import PypiTokenDetector
@@ -59,7 +58,6 @@ DETECTOR_PATTERNS = (
     *_take("GitHub token", ("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), GitHubTokenDetector.denylist),
     *_take("GitLab token", GITLAB, GitLabTokenDetector.denylist),
     *_take("JSON Web Token", ("eyJ",), JwtTokenDetector.denylist, is_valid=JwtTokenDetector.is_formally_valid),
-    *_take("npm token", (":_authToken=",), NpmDetector.denylist, n_before=200, group=1),
     *_take("OpenAI key", ("sk-",), OpenAIDetector.denylist),
     *_take("password in a URL", ("://",), BasicAuthDetector.denylist, group=1, is_word=False, min_distinct=1),
     *_take(

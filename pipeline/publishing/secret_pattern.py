@@ -83,12 +83,13 @@ OWN_PATTERNS = (
     _token("Stripe key", ("sk_", "rk_"), r"[rs]k_(?:live|test)_([0-9a-zA-Z]{16,200})"),
     _token("Stripe secret", "whsec_", r"whsec_([0-9A-Za-z+/=]{24,200})"),
     _token("npm token", "npm_", r"npm_([A-Za-z0-9]{36})(?![A-Za-z0-9_])"),
+    _named("npm token", (":_authToken=",), r""":_authToken=\s{0,4}["']?([A-Za-z0-9_-]{20,200})"""),
     _token("Weights & Biases key", "wandb_v1_", r"wandb_v1_([A-Za-z0-9_]{20,200})"),
     _token("Replicate token", "r8_", r"r8_([A-Za-z0-9]{37})(?![A-Za-z0-9_])"),
     _named(
         "AWS secret key",
-        ("ecret", "ECRET"),
-        rf"(?i:ecret_?(?:access_?)?key){BETWEEN}([A-Za-z0-9/+]{{40}})(?![A-Za-z0-9/+=])",
+        ("secret", "Secret", "SECRET"),
+        rf"(?i:secret_?(?:access_?)?key){BETWEEN}([A-Za-z0-9/+]{{40}})(?![A-Za-z0-9/+=])",
     ),
     _named(
         "Weights & Biases key",
@@ -107,7 +108,7 @@ OWN_PATTERNS = (
     SecretPattern(
         kind="private key",
         anchors=("BEGIN ENCRYPTED",),
-        expression=re.compile("BEGIN ENCRYPTED PRIVATE KEY"),
+        expression=re.compile("BEGIN ENCRYPTED PRIVATE[ ]KEY"),
         n_shown=80,
         is_word=False,
         is_certain=True,

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..document import Place, name_place
-from .trace_pattern import EMAIL, LOCAL_PATH, find_users, is_telling, is_whole_path, split_path, word_pattern
+from .trace_pattern import (
+    EMAIL,
+    LOCAL_PATH,
+    PATH_BEGIN,
+    find_users,
+    is_telling,
+    is_whole_path,
+    split_path,
+    word_pattern,
+)
 
 Kind = Literal["path", "user", "host", "email"]
 
@@ -41,10 +50,11 @@ def find_traces(value: Any) -> list[Trace]:
     Absolute paths of machines, e-mail addresses, hosts and users. A user is known by a path of a home folder in the
     same value, or is who calls this; a host by a key such as ``host`` in the same value, or is where this runs.
     """
-    searches = _plan_searches(value)
+    texts = list(_walk((), value))
+    searches = _plan_searches(texts)
     return [
         Trace(kind=kind, where=name_place(place).removesuffix(": "), excerpt=text[start:stop])
-        for place, text in _walk((), value)
+        for place, text in texts
         for start, stop, kind in _find(place, text, searches)
     ]
 
@@ -62,7 +72,7 @@ def scrub(value: Any) -> Any:
     for _ in range(MAX_PASSES):
         if not find_traces(value):
             break
-        value = _clean((), value, _plan_searches(value))
+        value = _clean((), value, _plan_searches(list(_walk((), value))))
     return value
 
 
@@ -96,9 +106,9 @@ class Searches:
     hosts: re.Pattern[str] | None
 
 
-def _plan_searches(value: Any) -> Searches:
+def _plan_searches(texts: Iterable[tuple[Place, str]]) -> Searches:
     users, hosts = set(_own_names(getpass.getuser)), set(_own_names(platform.node))
-    for place, text in _walk((), value):
+    for place, text in texts:
         hosts |= {text} if _names_host(place, text) else set()
         for path in _find_paths(text):
             users |= find_users(text[slice(*path)])
@@ -134,7 +144,7 @@ def _find(place: Place, text: str, searches: Searches) -> list[tuple[int, int, K
     if _names_host(place, text):
         return [(0, len(text), "host")]
     found: list[tuple[int, int, Kind]] = [(*path, "path") for path in _find_paths(text)]
-    found += [(*match.span(), "email") for match in EMAIL.finditer(text)]
+    found += [(*match.span(), "email") for match in (EMAIL.finditer(text) if "@" in text else ())]
     found += [(*match.span(), "user") for match in _search(searches.users, text)]
     found += [(*match.span(), "host") for match in _search(searches.hosts, text)]
     kept: list[tuple[int, int, Kind]] = []
@@ -145,6 +155,8 @@ def _find(place: Place, text: str, searches: Searches) -> list[tuple[int, int, K
 
 
 def _find_paths(text: str) -> list[tuple[int, int]]:
+    if PATH_BEGIN.search(text) is None:
+        return []
     if is_whole_path(text):
         return [(0, len(text))]
     return [match.span() for match in LOCAL_PATH.finditer(text)]

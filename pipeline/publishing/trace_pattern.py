@@ -49,6 +49,9 @@ LOCAL_PATH = re.compile(
 )
 """A path within a text: a file's URL, in quotes with any blanks, on POSIX, on Windows, of a Windows server."""
 
+PATH_BEGIN = re.compile(r"(?<![\w.])/|file:|:[\\/]|\\\\")
+"""What every such path has, in a pattern that is quickly tried."""
+
 SPACED_PATH = re.compile(rf"(?!{POSIX_DONE}){ROOT}/[^\n\"<>|]*[^\n\"<>|/ ] [^\n\"<>|/ ][^\n\"<>|]*/[^\n\"<>|]*")
 """A whole text that is a path with blanks in the names of folders."""
 

@@ -66,6 +66,7 @@ NAMED: dict[str, tuple[str, Callable[[Random], tuple[str, str]]]] = {
     "aws-escaped": ("AWS secret key", lambda r: ('{\\"AWS_SECRET' + '_ACCESS_KEY\\": \\"', draw(r, 40))),
     "azure": ("Azure storage key", lambda r: ("DefaultEndpoints;Account" + "Key=", draw(r, 86) + "==")),
     "wandb": ("Weights & Biases key", lambda r: ("WANDB" + "_API_KEY=", draw(r, 40, "0123456789abcdef"))),
+    "npm": ("npm token", lambda r: ("//registry.example.org/:_auth" + "Token=", draw(r, 36, "0123456789abcdef-"))),
     "basic": ("password in a URL", lambda r: ("https://ada:", draw(r, 12) + "$!")),
     "redis": ("password in a URL", lambda r: ("redis://:", draw(r, 12))),
     "presigned": (
