@@ -6,6 +6,7 @@ Knows arrays, files and metadata; nothing of models, Ray or statistics.
 from .array_import import from_arrays
 from .dataset import Dataset, ensure_dataset, open_dataset, validate_target
 from .errors import DatasetError
+from .fetch import fetch_dataset
 from .run import Run
 from .template import RunPlan
 from .writer import write_block
@@ -16,6 +17,7 @@ __all__ = [
     "Run",
     "RunPlan",
     "ensure_dataset",
+    "fetch_dataset",
     "from_arrays",
     "open_dataset",
     "validate_target",
