@@ -1,6 +1,7 @@
 """Models, tasks and people: extraction on Ray, the demo, the command line."""
 
 from .early_exit import EarlyExitClassifier
+from .engine.serial import SerialEngine
 from .errors import PipelineError
 from .extraction import extract
 from .model import find_model
@@ -13,6 +14,7 @@ __all__ = [
     "ExtractionSettings",
     "PipelineError",
     "RunRequest",
+    "SerialEngine",
     "extract",
     "find_model",
     "load_task",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,18 @@ class SearchReport:
     def selection(self) -> Selection:
         """How they were chosen."""
         return self.searched.selection
+
+    def write_classifier(self, path: str | Path) -> None:
+        """Write the Super Neurons as a portable classifier, a JSON file, replacing it in one step.
+
+        Raises
+        ------
+        SearchError
+            If the file cannot be written.
+        """
+        from .classifier_file import make_portable, write_classifier
+
+        write_classifier(path, make_portable(self.super_neurons, self.scan, self.selection))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures, without the neurons, ready for JSON."""

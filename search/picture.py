@@ -13,6 +13,8 @@ from .errors import SearchError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+__all__ = ["draw_agreement", "draw_emergence", "draw_neuron", "draw_scores"]
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 """Eight that the colour-blind tell apart (Okabe and Ito, "Color Universal Design", 2008)."""
 
