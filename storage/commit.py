@@ -6,7 +6,7 @@ a complaint. It is written after the block's last shard and never changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -101,7 +101,7 @@ def list_commits(store: Store, run: str, blocks: Sequence[Block]) -> set[int]:
     return find_records(store, run, {block.index for block in blocks})
 
 
-def find_records(store: Store, path: str, wanted: Set[int]) -> set[int]:
+def find_records(store: Store, path: str, wanted: set[int]) -> set[int]:
     """Return those of the `wanted` indices that have a record below `path`, a run's or a result's."""
     if not store.supports_listing:
         return sync(_ask(store, path, wanted))

@@ -54,7 +54,7 @@ class Album:
         self._max_pictures = max_pictures
         self._share = max(1, max_pictures // max(1, n_runs))
         self._sources = {source.name: source for source in map(find_source, tasks)}
-        self._loaded: tuple[str, Samples | str] = ("", "")
+        self._loaded: dict[tuple[str, int], Samples | str] = {}
         self._n_added: dict[str, int] = {}
         self._n_bytes = 0
 
@@ -63,7 +63,7 @@ class Album:
         key = str(image_id)
         if key in self.pictures:
             return key
-        if not self._has_room(run.name) or isinstance(found := self._find_samples(run), str):
+        if not self._has_room(run.name) or isinstance(found := self.find_samples(run), str):
             return ""
         sample = found.get(sample_id)
         if sample is None or sample.image_id != key or not sample.images:
@@ -81,19 +81,19 @@ class Album:
         """Return why the samples of a run have no thumbnails, empty if they may have."""
         if self._max_pictures == 0:
             return "pictures were left out"
-        found = self._find_samples(run)
+        found = self.find_samples(run)
         return found if isinstance(found, str) else ""
 
     def _has_room(self, name: str) -> bool:
         is_within = len(self.pictures) < self._max_pictures and self._n_bytes < MAX_BYTES
         return is_within and self._n_added.get(name, 0) < self._share
 
-    def _find_samples(self, run: Run) -> Samples | str:
-        """Return the samples of the task of a run, or the reason why they cannot be had; the last task is kept."""
-        name = run.name.partition("/")[2]
-        if self._loaded[0] != run.name:
-            self._loaded = (run.name, self._load(name, run.n_samples))
-        return self._loaded[1]
+    def find_samples(self, run: Run) -> Samples | str:
+        """Return the samples of the task of a run, or the reason why they cannot be had; each task is read once."""
+        key = (run.name.partition("/")[2], run.n_samples)
+        if key not in self._loaded:
+            self._loaded[key] = self._load(*key)
+        return self._loaded[key]
 
     def _load(self, name: str, n_samples: int) -> Samples | str:
         source = self._find_source(name)

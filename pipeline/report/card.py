@@ -99,8 +99,8 @@ def make_sections(content: ReportContent) -> tuple[Section, ...]:
         Section(
             key="neurons",
             title="The best neurons",
-            about="Of each run the best that are above chance. Examples are of the validation split, the clearest first; "
-            "the test split is not looked at.",
+            about="Of each run the best that are above chance. Examples are of the validation split, those furthest "
+            "from the threshold first; the test split is not looked at.",
             cards=tuple(_cards_of_neurons(content.runs)),
             notes=_collect_missing(content.runs, "neurons"),
             is_wide=True,
@@ -156,7 +156,7 @@ def _panel_of_neuron(neuron: NeuronFigures) -> Panel:
     facts = [
         ("names", neuron.option),
         (f"{metric}, probe (n = {neuron.n_probe:,})", f"{tell(neuron.score)} %"),
-        ("AUROC, probe", f"{neuron.auroc:.3f}"),
+        ("AUROC by its sign, probe", f"{neuron.auroc if neuron.polarity > 0 else 1 - neuron.auroc:.3f}"),
         ("q-value", "\u2013" if neuron.q_value is None else f"{neuron.q_value:.2g}"),
         ("fires", f"{'above' if neuron.polarity > 0 else 'below'} {neuron.threshold:.4g}"),
     ]

@@ -11,6 +11,7 @@ from .content import DepthFigures, Line, MatchFigures, SpeedFigures, VariantFigu
 from .plot import (
     BLACK,
     GREY,
+    MARKS,
     Plot,
     draw_band,
     draw_line,
@@ -142,20 +143,19 @@ def draw_matches(matches: Sequence[MatchFigures]) -> Plot:
     }
     traces = tuple(
         {
-            "type": "bar",
+            "type": "scatter",
+            "mode": "markers",
             "x": x,
             "y": [None if value is None else round(value, 3) for value in values],
             "name": name,
             "text": names,
-            "textposition": "none",
-            "marker": {"color": COLOURS[place], "pattern": {"shape": ("", "/")[place], "fgcolor": "white"}},
+            "marker": {"color": COLOURS[place], "symbol": MARKS[place], "size": 9},
             "hovertemplate": "%{text}: %{y:.2f}<extra>%{fullData.name}</extra>",
         }
         for place, (name, values) in enumerate(parts.items())
     )
     layout = start_layout(
         height=320,
-        barmode="group",
         xaxis=start_axis("", tickvals=x, ticktext=names),
         yaxis=start_axis("mean best |r|", range=[0, 1]),
         legend=legend_below() | {"y": -0.45},

@@ -29,8 +29,7 @@ def draw_places(depth: DepthFigures | None, choice: NeuronChoice | None) -> Plot
         rows += [("Super Neurons", site, *map(str, counts)) for site, counts in zip(sites, depth.n_at, strict=True)]
         n_neurons = sum(map(sum, depth.n_at))
         captions.append(
-            f"How many of the {n_neurons:,} Super Neurons of all layers each site has, counted once each "
-            f"(test n = {depth.n:,} plays no part)"
+            f"How many of the n = {n_neurons:,} Super Neurons of all layers each site has by layer, each counted once"
         )
     if choice is not None:
         traces.append(_draw_best(choice, "y" if depth is None else "y2"))
@@ -40,8 +39,8 @@ def draw_places(depth: DepthFigures | None, choice: NeuronChoice | None) -> Plot
         ]
         metric = choice.metric.replace("_", " ")
         captions.append(
-            f"the best {metric} of a single neuron there, in %, among {choice.n_neurons:,} on the probe split, "
-            f"n = {choice.n_probe:,}"
+            f"the best {metric} of a single neuron there, of {choice.n_neurons:,} in all, in % on the probe split, "
+            f"n = {choice.n_probe:,} samples"
         )
     for place in range(n_parts):
         name = "yaxis" if place == 0 else "yaxis2"
@@ -138,7 +137,7 @@ def draw_grid(grid: GridFigures) -> Plot:
     values = [to_percent(row) for row in (*grid.values, *(tuple(line) for line in below))]
     row_names = [*grid.rows, *(line.name for line in grid.below)]
     counts = [*grid.n, *(tuple(max(column, default=0) for column in zip(*grid.n, strict=True)) for _ in grid.below)]
-    texts = [["" if value is None else f"{value:{'+' * differs}.0f}" for value in row] for row in values]
+    texts = [[_tell_cell(value, sign="+" * differs) for value in row] for row in values]
     names = [
         [f"{label(row)} → {label(column)}, n = {counts[y][x]:,}" for x, column in enumerate(grid.columns)]
         for y, row in enumerate(row_names)
@@ -156,7 +155,8 @@ def draw_grid(grid: GridFigures) -> Plot:
     ticks = {"tickvals": list(range(len(row_names))), "ticktext": [label(name) for name in row_names]}
     layout = start_layout(
         height=140 + ROW_PIXELS * len(row_names),
-        xaxis=start_axis("asked about", showgrid=False, ticks="", tickangle=-45) | _thin_ticks(grid.columns),
+        xaxis=start_axis("asked about", showgrid=False, ticks="", tickangle=-60, tickfont={"size": 11})
+        | _thin_ticks(grid.columns),
         yaxis=start_axis("found on", showgrid=False, ticks="", autorange="reversed") | ticks,
         plot_bgcolor=EMPTY,
         shapes=_frame(grid),
@@ -174,6 +174,13 @@ def draw_grid(grid: GridFigures) -> Plot:
         ),
         caption=f"{grid.unit[:1].upper()}{grid.unit[1:]}; n = {n}; {grid.split}.{marked} Grey: not comparable.",
     )
+
+
+def _tell_cell(value: float | None, *, sign: str) -> str:
+    """Return a figure in percent as it fits into a cell; what rounds to 0 has no sign."""
+    if value is None:
+        return ""
+    return "0" if round(value) == 0 else f"{value:{sign}.0f}"
 
 
 def _frame(grid: GridFigures) -> list[dict[str, Any]]:
@@ -209,7 +216,10 @@ def draw_overview(runs: Sequence[RunFigures]) -> Plot:
         [to_percent(tuple(row)) for row in values],
         [["" if value is None else f"{100 * value:.0f}" for value in row] for row in values],
         names=[
-            [f"{label(model)}, {label(task)}, n = {0 if one is None else one.n:,}" for task, one in zip(tasks, row, strict=False)]
+            [
+                f"{label(model)}, {label(task)}, n = {0 if one is None else one.n:,}"
+                for task, one in zip(tasks, row, strict=False)
+            ]
             for model, row in zip(models, cells, strict=True)
         ],
         hover="%{customdata}: %{z:.1f} %<extra></extra>",
@@ -220,7 +230,7 @@ def draw_overview(runs: Sequence[RunFigures]) -> Plot:
     places = list(range(len(models)))
     layout = start_layout(
         height=140 + ROW_PIXELS * len(models),
-        xaxis=start_axis("", showgrid=False, ticks="", tickangle=-45) | _all_ticks(tasks),
+        xaxis=start_axis("", showgrid=False, ticks="", tickangle=-60, tickfont={"size": 11}) | _all_ticks(tasks),
         yaxis=start_axis("", showgrid=False, ticks="", autorange="reversed")
         | {"tickvals": places, "ticktext": [label(model) for model in models]},
         plot_bgcolor=EMPTY,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -17,15 +16,13 @@ def draw_neuron(neuron: NeuronFigures) -> Plot:
     """Return the distribution of one neuron, its threshold, and on which side it names its option."""
     n_own, n_rest = sum(neuron.counts_own), sum(neuron.counts_rest)
     parts = (
-        (f"{label(neuron.option)} (n = {n_own:,})", neuron.counts_own, COLOURS[0], ""),
-        (f"{label(neuron.others)} (n = {n_rest:,})", neuron.counts_rest, COLOURS[1], "/"),
+        (f"{label(neuron.option)} (n = {n_own:,})", neuron.counts_own, COLOURS[0], "solid"),
+        (f"{label(neuron.others)} (n = {n_rest:,})", neuron.counts_rest, COLOURS[1], "dot"),
     )
     layout = start_layout(
         height=260,
-        barmode="overlay",
-        bargap=0,
         xaxis=start_axis("activation"),
-        yaxis=start_axis("share of the class, %"),
+        yaxis=start_axis("share of the class, %", rangemode="tozero"),
         legend=legend_below() | {"y": -0.3},
         margin={"l": 52, "r": 16, "t": 30, "b": 44},
         shapes=[_draw_threshold(neuron.threshold)],
@@ -39,7 +36,7 @@ def draw_neuron(neuron: NeuronFigures) -> Plot:
     )
     edges = neuron.edges
     return Plot(
-        traces=tuple(_draw_bars(edges, *part) for part in parts),
+        traces=tuple(_draw_steps(edges, *part) for part in parts),
         layout=layout,
         columns=("activation", f"{neuron.option}, samples", f"{neuron.others}, samples"),
         rows=tuple(
@@ -50,18 +47,19 @@ def draw_neuron(neuron: NeuronFigures) -> Plot:
     )
 
 
-def _draw_bars(edges: Sequence[float], name: str, counts: Sequence[int], colour: str, pattern: str) -> dict[str, Any]:
+def _draw_steps(edges: Sequence[float], name: str, counts: Sequence[int], colour: str, dash: str) -> dict[str, Any]:
     total = max(1, sum(counts))
-    width = edges[1] - edges[0]
+    red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
     return {
-        "type": "bar",
-        "x": [_round((low + high) / 2) for low, high in itertools.pairwise(edges)],
-        "y": [round(100 * count / total, 2) for count in counts],
-        "width": _round(width),
-        "customdata": list(counts),
+        "type": "scatter",
+        "x": [_round(edge) for edge in edges],
+        "y": [round(100 * count / total, 2) for count in (*counts, counts[-1])],
+        "customdata": [*counts, counts[-1]],
         "name": name,
-        "opacity": 0.65,
-        "marker": {"color": colour, "line": {"width": 0}, "pattern": {"shape": pattern, "size": 5, "fgcolor": BLACK}},
+        "mode": "lines",
+        "line": {"color": colour, "width": 1.6, "dash": dash, "shape": "hv"},
+        "fill": "tozeroy",
+        "fillcolor": f"rgba({red},{green},{blue},{0.45 if dash == 'solid' else 0.12})",
         "hovertemplate": "%{customdata:,} samples, %{y:.1f} %<extra>%{fullData.name}</extra>",
     }
 

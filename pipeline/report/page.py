@@ -27,6 +27,9 @@ MAX_PROVENANCE = 600
 SHOWN_LEVELS = ("majority", "question only", "the model itself", "the model, calibrated")
 """Accuracies beside that of Super Neurons in the table."""
 
+MARKS = ("majority", "question", "base", "calibrated")
+"""What the same are called among the marks on the small axis of a row."""
+
 PLOT_PIXELS = 196
 """Width of the accuracies' axis in the table."""
 
@@ -137,7 +140,7 @@ def _make_row(run: RunFigures) -> AccuracyRow:
         raise ValueError(f"run {run.name}: expected figures by depth, found none")
     line, levels = run.depth.lines[0], tuple(run.depth.level(name) for name in SHOWN_LEVELS)
     ends = {"low": line.low[-1], "high": line.high[-1], "super": line.values[-1]}
-    marks = {name: level.values[0] for name, level in zip(("majority", "question", "base", "calibrated"), levels)}
+    marks = {name: level.values[0] for name, level in zip(MARKS, levels, strict=True)}
     return AccuracyRow(
         run=run,
         levels=levels,

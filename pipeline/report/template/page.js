@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   const CARDS_A_PAGE = 6;
-  const CARDS_PRINTED = 60;
+  const CARDS_PRINTED = 24;
   const PRINT_PIXELS = 680;
   const CONFIG = { displaylogo: false, displayModeBar: false, responsive: true, showTips: false };
   const { plots, pictures } = JSON.parse(document.getElementById("figures").textContent);
@@ -57,7 +57,9 @@
     drawn.add(element);
     const figure = plots[element.id];
     const { data, layout } = structuredClone(figure.labels ? cut(figure) : figure);
-    if (printing) Object.assign(layout, { width: PRINT_PIXELS, autosize: false });
+    if (printing) {
+      Object.assign(layout, { width: PRINT_PIXELS, autosize: false });
+    }
     element.style.minHeight = "";
     Plotly.newPlot(element, data, layout, CONFIG);
     element.dataset.drawn = "yes";
