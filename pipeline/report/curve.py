@@ -27,6 +27,9 @@ from .plot import (
 SHOWN_LINES = ("Super Neurons", "logit lens, calibrated", "logistic regression")
 """Of the accuracies at each depth, those that are drawn; the table has all."""
 
+MAX_NUMBERED = 16
+"""Exits of a plot that have their depths beside them."""
+
 SHOWN_LEVELS = ("the model, calibrated", "question only")
 
 
@@ -200,9 +203,9 @@ def draw_speed(speed: SpeedFigures) -> Plot:
     y = to_percent(tuple(one.accuracy for one in exits))
     trace = draw_line([None if one is None else round(one, 2) for one in x], y, name="Super Neurons", place=0)
     trace |= {
-        "mode": "lines+markers+text" if len(exits) <= 16 else "lines+markers",
+        "mode": f"{'' if measured else 'lines+'}markers{'+text' if len(exits) <= MAX_NUMBERED else ''}",
         "text": [str(one.depth) for one in exits],
-        "textposition": "top center",
+        "textposition": [("top center", "bottom center")[place % 2] for place in range(len(exits))],
         "textfont": {"size": 10},
         "error_y": _draw_ends([(one.accuracy, one.low, one.high) for one in exits], scale=100),
         "hovertemplate": "depth %{text}: %{y:.1f} %, %{x:.3~g}<extra></extra>",
@@ -215,7 +218,7 @@ def draw_speed(speed: SpeedFigures) -> Plot:
         yaxis=start_axis("accuracy, %", range=[0, 108]),
         showlegend=False,
     )
-    timed = f" Times of {speed.n_measured:,} test questions." if measured else ""
+    timed = f" Times of n = {speed.n_measured:,} questions of the validation split." if measured else ""
     caption = (
         f"Accuracy in % on the test split, n = {speed.n:,}, with its 95 % interval; a number is an exit depth, of "
         f"{speed.n_layers} layers.{timed} {speed.how}"

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 STUDY_NAME = re.compile(r"(?P<kind>.+)-[0-9a-f]{12}")
 """Name of a study in its owner's group: what is studied, and a digest."""
 
+RUN_PARTS = ("runs", "a", "b")
+"""Parts of a study's identity that tell the runs that it is of."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptStudy:
@@ -55,14 +58,20 @@ def _describe(dataset: Dataset, path: str, document: Mapping[str, Any]) -> KeptS
     _, owner, name = path.split("/")
     identity = document.get("attributes", {}).get("identity")
     matched = STUDY_NAME.fullmatch(name)
-    if matched is None or not isinstance(identity, dict) or not isinstance(identity.get("runs"), dict):
+    if matched is None or not isinstance(identity, dict):
         return None
+    runs: dict[str, Any] = {}
+    for part in RUN_PARTS:
+        told = identity.get(part, {})
+        if not isinstance(told, dict):
+            return None
+        runs |= told
     return KeptStudy(
         path=path,
         owner=owner,
         kind=matched["kind"],
         method=identity.get("method", 0),
-        runs=identity["runs"],
+        runs=runs,
         labels=identity.get("labels", {}),
         modified_s=_find_age(dataset, path),
     )
@@ -102,7 +111,7 @@ def _is_current(study: KeptStudy, runs: Mapping[str, Run]) -> bool:
 
 def _rank(study: KeptStudy, runs: Mapping[str, Run]) -> tuple[Any, ...]:
     defaults = asdict(Selection())
-    is_default = all(told.get("selection") == defaults for told in study.runs.values())
+    is_default = all(isinstance(told, dict) and told.get("selection") == defaults for told in study.runs.values())
     return sum(name in runs for name in study.runs), is_default, study.modified_s, study.path
 
 

@@ -51,9 +51,9 @@ def compute_speed(run: Run, depth: DepthFigures) -> SpeedFigures:
     """Return the share of layers and of operations that each exit depth of a run needs; nothing is timed."""
     model, _, task = run.name.partition("/")
     size = find_size(str(run.identity.get("model_id", "")))
-    n_tokens = int(np.median(run.read_samples("n_tokens")[run.read_samples("valid")]))
+    n_tokens = int(np.median(run.read_samples("n_tokens")[run.read_samples("valid")])) if run.has_array("n_tokens") else 0
     n_layers, line = len(depth.depths), depth.lines[0]
-    known = size is not None and size.n_layers == n_layers
+    known = size is not None and size.n_layers == n_layers and n_tokens > 0
     exits = tuple(
         ExitFigures(
             depth=number,
@@ -123,7 +123,7 @@ def measure_speed(searched: SearchedRun, computed: SpeedFigures, samples: Sequen
         if one.depth in portables
     )
     how = (
-        f"Measured {datetime.now(UTC):%Y-%m-%d} on {_name_machine()}, float32, {torch.get_num_threads()} threads, "
+        f"Measured {datetime.now(UTC):%Y-%m-%d} on {_name_machine()}, float32, threads: {torch.get_num_threads()}, "
         f"{N_ROUNDS} rounds: from processed pictures and token ids to the answer, one by one; median and range."
     )
     return replace(computed, exits=exits, how=how, is_measured=True, n_measured=len(samples))

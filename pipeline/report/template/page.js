@@ -3,6 +3,7 @@
   const CARDS_A_PAGE = 6;
   const CARDS_PRINTED = 24;
   const PRINT_PIXELS = 680;
+  const NARROW_PIXELS = 480;
   const CONFIG = { displaylogo: false, displayModeBar: false, responsive: true, showTips: false };
   const { plots, pictures } = JSON.parse(document.getElementById("figures").textContent);
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -52,14 +53,22 @@
     };
   };
 
+  // on a phone numbers and names come before the bar of colours
+  const narrow = (data, layout) => {
+    for (const trace of data) trace.showscale = false;
+    Object.assign(layout.margin, { r: 6 });
+    const many = data[0].z[0].length > 6;
+    if (layout.xaxis.tickangle) Object.assign(layout.xaxis, { tickangle: -90, tickfont: { size: many ? 9 : 11 } });
+    for (const axis of ["yaxis", "yaxis2"]) if (layout[axis]) layout[axis].tickfont = { size: 10 };
+  };
+
   const draw = (element) => {
     if (drawn.has(element)) return;
     drawn.add(element);
     const figure = plots[element.id];
     const { data, layout } = structuredClone(figure.labels ? cut(figure) : figure);
-    if (printing) {
-      Object.assign(layout, { width: PRINT_PIXELS, autosize: false });
-    }
+    if (printing) Object.assign(layout, { width: PRINT_PIXELS, autosize: false });
+    else if (element.clientWidth < NARROW_PIXELS && data[0].type === "heatmap") narrow(data, layout);
     element.style.minHeight = "";
     Plotly.newPlot(element, data, layout, CONFIG);
     element.dataset.drawn = "yes";
