@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from storage import Run
 
 from ..errors import PipelineError
-from ..task import TaskSource, find_source, is_here, load_task, split_name, task_names
+from ..task import TaskSource, find_source, is_here, load_task, split_name, task_names, validate_task
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,6 +40,11 @@ class Album:
     tells_questions
         Whether questions are told at all.
 
+    Raises
+    ------
+    TaskNotFoundError
+        If there is none of `tasks` where it is said to be.
+
     Attributes
     ----------
     pictures
@@ -54,6 +59,8 @@ class Album:
         self._max_pictures = max_pictures
         self._share = max(1, max_pictures // max(1, n_runs))
         self._sources = {source.name: source for source in map(find_source, tasks)}
+        for source in self._sources.values():
+            validate_task(source)
         self._loaded: dict[tuple[str, int], Samples | str] = {}
         self._n_added: dict[str, int] = {}
         self._n_bytes = 0

@@ -20,6 +20,7 @@ from .plot import (
     start_axis,
     start_layout,
     tell,
+    tell_counts,
     tell_interval,
     to_percent,
 )
@@ -111,16 +112,14 @@ def draw_variants(variants: VariantFigures) -> Plot:
         if "hovertemplate" in trace:
             trace["hovertemplate"] = "%{y:.1f} %<extra>%{fullData.name}, %{text}</extra>"
     layout = start_layout(
-        height=330,
+        height=400,
         xaxis=start_axis("variant", tickvals=x, ticktext=places),
         yaxis=start_axis("accuracy, %", range=[0, 104]),
         legend=legend_below(),
     )
-    counts = sorted(set(variants.n))
-    n = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
     caption = (
-        f"Accuracy in % on the test split, n = {n} questions in each variant; Super Neurons were found on the plain "
-        "task. Band: 95 % interval of those as they are."
+        f"Accuracy in % on the test split, n = {tell_counts(variants.n)} questions in each variant; Super Neurons were "
+        "found on the plain task. Band: 95 % interval of those as they are."
     )
     rows = tuple(
         (place, f"{variants.n[row]:,}", *(_tell_at(line, row) for line in variants.lines))
@@ -160,13 +159,12 @@ def draw_matches(matches: Sequence[MatchFigures]) -> Plot:
     layout = start_layout(
         height=320,
         xaxis=start_axis("", tickvals=x, ticktext=names),
-        yaxis=start_axis("mean best |r|", range=[0, 1]),
+        yaxis=start_axis("mean best |r|", range=[0, 1.06]),
         legend=legend_below() | {"y": -0.45},
     )
-    counts = sorted({match.n for match in matches})
     caption = (
-        f"Mean of the largest absolute correlation with any neuron of the other model, over the same n = {counts[0]:,}"
-        f"{'' if len(counts) == 1 else f' to {counts[-1]:,}'} samples of the task (probe and validation split)."
+        f"Mean of the largest absolute correlation with any neuron of the other model, over the same n = "
+        f"{tell_counts([match.n for match in matches])} samples of the task (probe and validation split)."
     )
     columns = ("task", "n", "Super Neurons", "mean |r|", "random neurons", "above chance, %", "random, %")
     rows = tuple(

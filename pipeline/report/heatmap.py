@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .content import DepthFigures, GridFigures, NeuronChoice, RunFigures
-from .plot import Plot, label, start_axis, start_layout, tell, tell_interval, to_percent
+from .plot import Plot, label, start_axis, start_layout, tell, tell_counts, tell_interval, to_percent
 
 MAX_COLUMNS_TEXT = 16
 """Columns up to which there is room for numbers in the cells."""
@@ -161,8 +161,7 @@ def draw_grid(grid: GridFigures) -> Plot:
         plot_bgcolor=EMPTY,
         shapes=_frame(grid),
     )
-    sizes = sorted({count for row in grid.n for count in row if count})
-    n = f"{sizes[0]:,} to {sizes[-1]:,}" if sizes else "0"
+    n = tell_counts([count for row in grid.n for count in row if count])
     marked = f" {grid.mark_text[:1].upper()}{grid.mark_text[1:]}." if any(map(any, grid.marks)) else ""
     return Plot(
         traces=(trace,),
@@ -235,8 +234,7 @@ def draw_overview(runs: Sequence[RunFigures]) -> Plot:
         | {"tickvals": places, "ticktext": [label(model) for model in models]},
         plot_bgcolor=EMPTY,
     )
-    sizes = sorted({one.n for row in cells for one in row if one is not None})
-    n = f"{sizes[0]:,} to {sizes[-1]:,}" if sizes else "0"
+    n = tell_counts([one.n for row in cells for one in row if one is not None])
     return Plot(
         traces=(trace,),
         layout=layout,

@@ -81,6 +81,14 @@ def tell_interval(value: float | None, low: float | None, high: float | None) ->
     return f"{100 * value:.1f} ({100 * low:.1f}\u2013{100 * high:.1f})"
 
 
+def tell_counts(counts: Sequence[int]) -> str:
+    """Return the range of some counts, one number where they are all the same."""
+    if not counts:
+        return "0"
+    least, most = min(counts), max(counts)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+
+
 def start_layout(*, height: int, **parts: Any) -> dict[str, Any]:
     """Return the layout that plots have in common, with `parts` of their own."""
     return {

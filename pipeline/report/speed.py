@@ -51,7 +51,9 @@ def compute_speed(run: Run, depth: DepthFigures) -> SpeedFigures:
     """Return the share of layers and of operations that each exit depth of a run needs; nothing is timed."""
     model, _, task = run.name.partition("/")
     size = find_size(str(run.identity.get("model_id", "")))
-    n_tokens = int(np.median(run.read_samples("n_tokens")[run.read_samples("valid")])) if run.has_array("n_tokens") else 0
+    n_tokens = (
+        int(np.median(run.read_samples("n_tokens")[run.read_samples("valid")])) if run.has_array("n_tokens") else 0
+    )
     n_layers, line = len(depth.depths), depth.lines[0]
     known = size is not None and size.n_layers == n_layers and n_tokens > 0
     exits = tuple(

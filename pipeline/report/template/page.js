@@ -223,6 +223,10 @@
     for (const plot of [...drawn]) purge(plot);
     for (const list of lists) showList(list);
   };
+  matchMedia("(max-width: 700px)").addEventListener("change", () => {
+    for (const plot of [...drawn]) purge(plot);
+    for (const list of lists) showList(list);
+  });
   addEventListener("beforeprint", startPrint);
   addEventListener("afterprint", endPrint);
   matchMedia("print").addEventListener("change", (event) => (event.matches ? startPrint() : endPrint()));

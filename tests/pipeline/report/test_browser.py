@@ -18,6 +18,7 @@ from .world import HOSTILE, grow, make_hostile_store
 
 WIDE = {"width": 1280, "height": 900}
 PHONE = {"width": 375, "height": 812}
+NOT_DRAWN = ".card:not([hidden]) .plot:not([data-drawn])"
 NOT_BLANK = """plot => {
     const svg = plot.querySelector('svg.main-svg');
     if (!svg) return false;
@@ -51,7 +52,7 @@ class Visit:
         """Scroll through the page; return the plots that are shown and not drawn then."""
         for plot in self.page.query_selector_all(".card:not([hidden]) .plot"):
             plot.scroll_into_view_if_needed()
-        self.page.wait_for_function("!document.querySelector('.card:not([hidden]) .plot:not([data-drawn])')")
+        self.page.wait_for_selector(NOT_DRAWN, state="detached")
         plots = self.page.query_selector_all(".card:not([hidden]) .plot")
         return [str(plot.get_attribute("id")) for plot in plots if not plot.evaluate(NOT_BLANK)]
 
@@ -77,7 +78,7 @@ def fresh(visit: Visit) -> Iterator[Visit]:
     yield visit
     visit.page.set_viewport_size(WIDE)  # type: ignore[arg-type]
     visit.page.click("button[type=reset]")
-    visit.page.wait_for_function("document.getElementById('filter-status').textContent.startsWith('all')")
+    visit.page.wait_for_selector("#filter-status:has-text('all 8 runs')")
 
 
 def test_every_plot_is_drawn_and_nothing_is_said_or_asked(fresh: Visit, screenshots: Path) -> None:
@@ -183,7 +184,7 @@ def test_a_phone_scrolls_down_and_not_sideways(fresh: Visit, screenshots: Path) 
 def test_paper_has_every_plot_and_no_controls(fresh: Visit, screenshots: Path) -> None:
     page = fresh.page
     page.emulate_media(media="print")
-    page.wait_for_function("!document.querySelector('.card:not([hidden]) .plot:not([data-drawn])')")
+    page.wait_for_selector(NOT_DRAWN, state="detached")
     assert not page.is_visible(".bar")
     assert fresh.draw_all() == []
     page.screenshot(path=screenshots / "print.png", full_page=True)
@@ -227,7 +228,7 @@ def test_nothing_in_a_store_runs(browser: Browser, tmp_path: Path, screenshots: 
     shown = page.inner_text("#neurons .card:not([hidden])")
     assert HOSTILE[2] in shown and HOSTILE[0] in shown
     labels = page.evaluate("[...document.querySelectorAll('#neurons .legendtext')].map(one => one.textContent)")
-    assert any(label.startswith('<a href="javascript:window') for label in labels)
+    assert any(label.startswith('<a href="javascript:') for label in labels)
     page.eval_on_selector("#neurons", "one => one.scrollIntoView({behavior: 'instant'})")
     page.screenshot(path=screenshots / "hostile.png")
     visit.validate_quiet()
