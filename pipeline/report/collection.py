@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from ..errors import PipelineError
 from .album import Album
 from .collection_spec import CollectionSpec
 from .content import ReportContent
-from .kept_study import KeptStudy, choose_studies, list_studies, load_study
+from .kept_study import KeptStudy, choose_studies, list_studies, read_study
 from .run_collector import RunCollector
 from .transfer import (
     figures_of_addresses,
@@ -126,22 +127,22 @@ def _collect_studies(
     for kept in ordered:
         if kept.kind in ("depth", "basis"):
             continue
-        study = load_study(dataset, kept)
-        if isinstance(study, str):
-            faults[kept.path] = study
+        found = read_study(dataset, kept, partial(_read_figures, kind=kept.kind, names=names))
+        if isinstance(found, str):
+            faults[kept.path] = found
             continue
-        for place, figures in _read_study(kept.kind, study, names=names):
+        for place, figures in found:
             told[place] += figures
-    there = {
+    shown = {
         "transfer": any(grid.model for grid in told["grids"]),
         "robustness": bool(told["variants"]),
         "models": bool(told["matches"]) or any(not grid.model for grid in told["grids"]),
     }
-    notes = {section: _note(dataset.url, section) for section, found in there.items() if not found}
+    notes = {section: _note(dataset.url, section) for section, is_told in shown.items() if not is_told}
     return {place: tuple(figures) for place, figures in told.items()}, notes | faults
 
 
-def _read_study(kind: str, study: xarray.Dataset, *, names: set[str]) -> list[tuple[str, Sequence[Any]]]:
+def _read_figures(study: xarray.Dataset, *, kind: str, names: set[str]) -> list[tuple[str, Sequence[Any]]]:
     """Return the figures of one study with the field that they belong to."""
     if kind in GRIDS:
         return [("grids", GRIDS[kind](study, names=names))]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from search.selection import Selection
 from search.transfer.study import METHOD, TRANSFER, open_study
@@ -14,6 +14,8 @@ from storage.document import list_children, read_document
 
 if TYPE_CHECKING:
     import xarray
+
+Figures = TypeVar("Figures")
 
 STUDY_NAME = re.compile(r"(?P<kind>.+)-[0-9a-f]{12}")
 """Name of a study in its owner's group: what is studied, and a digest."""
@@ -30,8 +32,7 @@ class KeptStudy:
     owner: str
     kind: str
     method: int
-    runs: Mapping[str, Any]
-    labels: Mapping[str, Any]
+    runs: Mapping[str, Mapping[str, Any]]
     modified_s: float
 
 
@@ -56,25 +57,24 @@ def _list_documents(dataset: Dataset) -> Iterable[tuple[str, Mapping[str, Any]]]
 
 def _describe(dataset: Dataset, path: str, document: Mapping[str, Any]) -> KeptStudy | None:
     _, owner, name = path.split("/")
-    identity = document.get("attributes", {}).get("identity")
     matched = STUDY_NAME.fullmatch(name)
-    if matched is None or not isinstance(identity, dict):
+    identity = _as_mapping(_as_mapping(document.get("attributes")).get("identity"))
+    runs = {run: _as_mapping(told) for part in RUN_PARTS for run, told in _as_mapping(identity.get(part)).items()}
+    if matched is None or not runs:
         return None
-    runs: dict[str, Any] = {}
-    for part in RUN_PARTS:
-        told = identity.get(part, {})
-        if not isinstance(told, dict):
-            return None
-        runs |= told
     return KeptStudy(
         path=path,
         owner=owner,
         kind=matched["kind"],
         method=identity.get("method", 0),
         runs=runs,
-        labels=identity.get("labels", {}),
         modified_s=_find_age(dataset, path),
     )
+
+
+def _as_mapping(found: Any) -> Mapping[str, Any]:
+    """Return what a document holds if it is a JSON object, else an empty one."""
+    return found if isinstance(found, dict) else {}
 
 
 def _find_age(dataset: Dataset, path: str) -> float:
@@ -105,20 +105,20 @@ def _is_current(study: KeptStudy, runs: Mapping[str, Run]) -> bool:
     """Return whether some of `runs` are in it, and these with the samples that they have now."""
     known = [(told, runs[name]) for name, told in study.runs.items() if name in runs]
     parts = [[[part.n_samples, part.fingerprint] for part in run.parts] for _, run in known]
-    told = [one.get("scan", {}).get("parts") if isinstance(one, dict) else None for one, _ in known]
+    told = [_as_mapping(one.get("scan")).get("parts") for one, _ in known]
     return bool(known) and told == parts
 
 
 def _rank(study: KeptStudy, runs: Mapping[str, Run]) -> tuple[Any, ...]:
     defaults = asdict(Selection())
-    is_default = all(isinstance(told, dict) and told.get("selection") == defaults for told in study.runs.values())
+    is_default = all(told.get("selection") == defaults for told in study.runs.values())
     return sum(name in runs for name in study.runs), is_default, study.modified_s, study.path
 
 
-def load_study(dataset: Dataset, study: KeptStudy) -> xarray.Dataset | str:
-    """Return a study with its figures in memory, or the reason why it cannot be read, in one line."""
+def read_study(dataset: Dataset, kept: KeptStudy, read: Callable[[xarray.Dataset], Figures]) -> Figures | str:
+    """Return what `read` makes of a study in memory, or the reason why it cannot be read, in one line."""
     try:
-        return open_study(dataset, study.path).load()
-    except (DatasetError, KeyError, ValueError, TypeError, OSError) as error:
+        return read(open_study(dataset, kept.path).load())
+    except (DatasetError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:  # as stores may hold
         line = next(iter(str(error).splitlines()), "") or type(error).__name__
-        return f"{study.path}: expected a study, found: {line}; move the folder away and make it again"
+        return f"{kept.path}: expected a study, found: {line}; move the folder away and make it again"

@@ -22,7 +22,7 @@ from .album import Album
 from .collection_spec import CollectionSpec
 from .content import DepthFigures, NeuronChoice, RunFigures, SpeedFigures
 from .depth import read_depth
-from .kept_study import KeptStudy, choose_studies, load_study
+from .kept_study import KeptStudy, choose_studies, read_study
 from .neuron import choose_best, shorten
 from .speed import N_QUESTIONS, compute_speed, is_local, measure_speed
 
@@ -115,14 +115,16 @@ class RunCollector:
         missing: dict[str, str] = {}
         url, depth, choice = self._dataset.url, None, None
         own = [kept for kept in self._kept if kept.kind == "depth" and run.name in kept.runs]
-        studies = [load_study(self._dataset, kept) for kept in choose_studies(own, runs={run.name: run})]
-        readable = [study for study in studies if not isinstance(study, str)]
-        if readable:
-            depth = read_depth(readable[0])
-        if depth is None:
-            missing["depth"] = f"the store keeps no study by depth; superneurons transfer {url} --by layer makes it"
-        else:
+        for kept in choose_studies(own, runs={run.name: run}):
+            found = read_study(self._dataset, kept, read_depth)
+            if isinstance(found, str):
+                missing["depth"] = found
+            else:
+                depth = found
+        if depth is not None:
             self._add_speed(run, depth, None)
+        elif "depth" not in missing:
+            missing["depth"] = f"the store keeps no study by depth; superneurons transfer {url} --by layer makes it"
         supervision = read_supervision(run)
         scan = find_scan(run, supervision, spec=ScanSpec(metric=default_metric(supervision.n_classes)))
         if scan is None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, rmtree
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from pipeline.errors import PipelineError
 from pipeline.report import CollectionSpec, ReportContent, collect_report
 from pipeline.report.kept_study import choose_studies, list_studies
 from search import search_run
+from search.selection import Selection
 from search.supervision import read_supervision
 from search.transfer.study import open_study
 from search.transfer.survey import Survey
@@ -107,9 +108,7 @@ def test_nothing_is_computed_anew_nor_the_test_split_opened_by_a_second_report(
 def test_without_computing_a_bare_store_says_what_makes_the_rest(store: Path, tmp_path: Path) -> None:
     copytree(store, tmp_path / "bare")
     for part in ("_search", "_transfer", "_ledger"):
-        for file in sorted((tmp_path / "bare" / part).rglob("*"), reverse=True):
-            file.chmod(0o755)
-            file.rmdir() if file.is_dir() else file.unlink()
+        rmtree(tmp_path / "bare" / part)
     dataset = open_dataset(tmp_path / "bare")
     found = collect_report(dataset, CollectionSpec(compute=False, patterns=("m/t", "m/u")))
     assert [run.name for run in found.runs] == ["m/t", "m/u"]
@@ -151,8 +150,6 @@ def test_of_several_studies_the_one_of_most_runs_and_of_the_defaults_is_taken(st
     copytree(store, tmp_path / "more")
     dataset = open_dataset(tmp_path / "more")
     before = choose_studies(list_studies(dataset), runs={name: dataset.run(name) for name in dataset.run_names()})
-    from search.selection import Selection
-
     other = {"selection": Selection(select="top_k", n_neurons=1)}
     Survey(dataset, models=["m"], tasks=["t", "u"], options=other, save=True).study_tasks()
     kept = list_studies(dataset)
@@ -170,3 +167,18 @@ def test_figures_are_json(content: ReportContent) -> None:
 def test_names_that_match_nothing_are_told(store: Path) -> None:
     with pytest.raises(PipelineError, match=r"expected runs named like x/\*, found m/t, "):
         collect_report(open_dataset(store), CollectionSpec(patterns=("x/*",)))
+
+
+def test_a_study_that_cannot_be_read_is_told_and_the_rest_is_shown(store: Path, tmp_path: Path) -> None:
+    copytree(store, tmp_path / "torn")
+    dataset = open_dataset(tmp_path / "torn")
+    (kept,) = [one for one in list_studies(dataset) if (one.kind, one.owner) == ("task", "m")]
+    rmtree(tmp_path / "torn" / kept.path / "figures")
+    other = tmp_path / "torn" / "_transfer" / "m" / "task-0123456789ab"
+    other.mkdir()
+    document = {"zarr_format": 3, "node_type": "group", "attributes": {"identity": ["no", "study"]}}
+    (other / "zarr.json").write_text(json.dumps(document))
+    found = collect_report(dataset, CollectionSpec(compute=False))
+    assert found.notes[kept.path].startswith(f"{kept.path}: expected a study, found: ")
+    assert [grid.title for grid in found.grids if grid.model] == ["Super Neurons that two tasks share"]
+    assert len(found.variants) == 2
