@@ -215,13 +215,13 @@ def test_nothing_in_a_store_runs(browser: Browser, tmp_path: Path, screenshots: 
     assert visit.draw_all() == []
     for plot in page.query_selector_all("#neurons .plot")[:2]:
         plot.hover()
-    for details in page.query_selector_all("details:not([open]) > summary"):
-        if details.is_visible():
-            details.click()
+    page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+    page.wait_for_selector("#neurons .card:not([hidden]) details.table[open] table")
     for text in HOSTILE:
         page.select_option("#filter-task", text)
         assert len(visit.cards("emergence")) == 1
     page.select_option("#filter-task", "")
+    assert visit.draw_all() == []
     assert page.evaluate("window.ran") is None
     assert page.evaluate("document.querySelectorAll('main a:not([href^=\"#\"]), main script, svg a').length") == 0
     assert page.evaluate("[...document.images].every(one => !one.src || one.src.startsWith('data:'))")
