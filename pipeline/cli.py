@@ -14,6 +14,7 @@ from .command.exchange import export_columns, import_arrays
 from .command.extract import extract
 from .command.plan import plan
 from .command.publish import fetch, publish
+from .command.report import report
 from .command.search import search
 from .command.serve import serve
 from .command.store import AsJson, gc, print_json, repair, status, validate
@@ -64,6 +65,7 @@ def demo(
 
 app.command(epilog="Example: superneurons search demo.zarr --run tiny-llava/easy-vqa.shape --json")(search)
 app.command(epilog="Example: superneurons transfer demo.zarr --by task,layer --pictures pictures")(transfer)
+app.command(epilog="Example: superneurons report demo.zarr -o report.html")(report)
 app.command(epilog="Example: superneurons ablate demo.zarr --run tiny-llava/easy-vqa.shape")(ablate)
 app.command(
     epilog='Example: superneurons classify found/tiny-llava.easy-vqa.shape.json --image my.png --question "what shape?"'

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from storage import Run
-from storage.result import Cell, Result, ResultArray, ResultFolder, ResultPlan, ensure_result, plan_cells
+from storage.result import Cell, Result, ResultArray, ResultFolder, ResultPlan, ensure_result, find_result, plan_cells
 from storage.schema import Site
 
 from .errors import SearchError
@@ -122,7 +122,8 @@ def scan_run(
 
     Each inner chunk of the store is read once; a worker holds a small multiple of one column block, and what is found
     goes to the store as soon as a layer is done where `save` is set: into ``_search``, below the run's name, under a
-    name that tells rule, metric and what was searched. A scan that was interrupted goes on where it ended.
+    name that tells rule, metric and what was searched. A scan that was interrupted goes on where it ended. One that is
+    kept whole in a dataset that can only be read is taken from there.
 
     Raises
     ------
@@ -136,7 +137,7 @@ def scan_run(
     rows = supervision.rows("probe")
     _validate_classes(run, supervision, rows)
     plan = plan_scan(run, supervision, spec)
-    result = ensure_result(run, _name_result(run, plan), plan) if save else None
+    result = ensure_result(run, _name_result(run, plan), plan) if save else _find_kept(run, plan)
     cells = plan_cells(plan)
     pending = cells if result is None else result.pending_cells()
     columns: dict[tuple[str, tuple[int, ...]], list[ColumnBlock]] = defaultdict(list)
@@ -153,6 +154,27 @@ def scan_run(
     found = graph.compute(keys, scheduler=scheduler)
     kept = {} if result is not None else {cell.index: layer for cell, layer in zip(pending, found, strict=True)}
     return Scan(run=run, supervision=supervision, spec=spec, cells=cells, result=result, kept=kept)
+
+
+def _find_kept(run: Run, plan: ResultPlan) -> Result | None:
+    """Return the scan of `plan` if nothing can be written and it is there."""
+    return None if run.is_writable else find_result(run, _name_result(run, plan), plan)
+
+
+def find_scan(run: Run, supervision: Supervision, *, spec: ScanSpec) -> Scan | None:
+    """Return the scan of `run` that its dataset keeps, without fitting anything; None if it keeps none that is whole.
+
+    Raises
+    ------
+    SearchError
+        If a site is not recorded.
+    """
+    validate_sites(run, spec.sites)
+    plan = plan_scan(run, supervision, spec)
+    result = find_result(run, _name_result(run, plan), plan)
+    if result is None:
+        return None
+    return Scan(run=run, supervision=supervision, spec=spec, cells=plan_cells(plan), result=result)
 
 
 def count_layers(run: Run) -> int:

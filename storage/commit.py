@@ -98,10 +98,14 @@ def list_commits(store: Store, run: str, blocks: Sequence[Block]) -> set[int]:
     A writer that dies while it commits may leave the record's folder behind, so only the record itself counts. A web
     server cannot list: there each block's record is asked for.
     """
-    planned = {block.index for block in blocks}
+    return find_records(store, run, {block.index for block in blocks})
+
+
+def find_records(store: Store, path: str, wanted: set[int]) -> set[int]:
+    """Return those of the `wanted` indices that have a record below `path`, a run's or a result's."""
     if not store.supports_listing:
-        return sync(_ask(store, run, planned))
-    return planned & list_records(store, run)
+        return sync(_ask(store, path, wanted))
+    return wanted & list_records(store, path)
 
 
 def list_records(store: Store, run: str) -> set[int]:

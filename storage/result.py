@@ -19,7 +19,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
 from .backend import BytesLike
-from .commit import commit_path, list_records
+from .commit import commit_path, find_records
 from .create_only import CreateOnlyStore, ShardRecorder, create_or_fetch
 from .document import as_json, collect_objects, consolidate, ensure_document, read_document
 from .errors import BlockDamagedError, BlockValuesError, DatasetError, ReadOnlyError, RunMismatchError
@@ -101,7 +101,7 @@ class Result:
 
     def pending_cells(self) -> list[Cell]:
         """Return the cells that have no record yet: what is left to compute."""
-        done = list_records(self._store, self.path)
+        done = find_records(self._store, self.path, {cell.index for cell in self.cells})
         return [cell for cell in self.cells if cell.index not in done]
 
     def write_cell(self, cell: Cell, values: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -191,8 +191,7 @@ def ensure_result(run: Run, path: str, plan: ResultPlan) -> Result:
     ReadOnlyError
         If the dataset can only be read.
     """
-    if path.split("/", maxsplit=1)[0] not in OWN_GROUPS:
-        raise DatasetError(f"result {path}: expected it below one of {', '.join(OWN_GROUPS)}; choose such a path")
+    _validate_path(path)
     store, backend = run.store, run.store.backend
     if not run.is_writable:
         raise ReadOnlyError(f"result {path}: expected a store that can be written, found one that can only be read")
@@ -208,9 +207,39 @@ def ensure_result(run: Run, path: str, plan: ResultPlan) -> Result:
         create_or_fetch(backend, f"{path}/zarr.json", last)
         backend.flush_names([f"{path}/zarr.json"])
         standing = read_document(store, path) or {}
+    _validate_identity(path, plan, standing)
+    return Result(store, path, plan)
+
+
+def find_result(run: Run, path: str, plan: ResultPlan) -> Result | None:
+    """Return the result of `plan` at `path` of the dataset that holds `run`; None unless all its cells are there.
+
+    Nothing is written: it is what a dataset that can only be read has to offer.
+
+    Raises
+    ------
+    DatasetError
+        If `path` is not in one of the dataset's own groups.
+    RunMismatchError
+        If another result is there.
+    """
+    _validate_path(path)
+    standing = read_document(run.store, path)
+    if standing is None:
+        return None
+    _validate_identity(path, plan, standing)
+    found = Result(run.store, path, plan)
+    return None if found.pending_cells() else found
+
+
+def _validate_path(path: str) -> None:
+    if path.split("/", maxsplit=1)[0] not in OWN_GROUPS:
+        raise DatasetError(f"result {path}: expected it below one of {', '.join(OWN_GROUPS)}; choose such a path")
+
+
+def _validate_identity(path: str, plan: ResultPlan, standing: Mapping[str, Any]) -> None:
     if standing.get("attributes", {}).get("identity") != as_json(plan.identity):
         raise RunMismatchError(f"{path}: expected the same result, found another; move {path} away")
-    return Result(store, path, plan)
 
 
 def _make_documents(path: str, plan: ResultPlan) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from storage import Dataset, Run
-from storage.result import Result, ResultArray, ResultFolder, ResultPlan, ensure_result, plan_cells
+from storage.result import Result, ResultArray, ResultFolder, ResultPlan, ensure_result, find_result, plan_cells
 
 from ..errors import SearchError
 from ..scan import plan_scan
@@ -123,10 +123,11 @@ def make_study(plan: StudyPlan, compute: Compute, *, home: Run, save: bool) -> x
     """Return the study of `plan`, its cells computed one after the other.
 
     With `save` each goes to the store that holds the run `home` as soon as it is there, and those that are there
-    already are read: a study that was interrupted goes on where it ended.
+    already are read: a study that was interrupted goes on where it ended. One that is whole in a store that can only be
+    read is taken from there.
     """
     planned = plan.to_result()
-    result = ensure_result(home, plan.path, planned) if save else None
+    result = ensure_result(home, plan.path, planned) if save else _find_kept(home, plan.path, planned)
     cells = plan_cells(planned)
     pending = set() if result is None else {cell.index for cell in result.pending_cells()}
     arrays = _allocate(plan)
@@ -141,6 +142,10 @@ def make_study(plan: StudyPlan, compute: Compute, *, home: Run, save: bool) -> x
         for name, value in values.items():
             arrays[name][cell.place] = value
     return _label(plan, arrays, result)
+
+
+def _find_kept(home: Run, path: str, planned: ResultPlan) -> Result | None:
+    return None if home.is_writable else find_result(home, path, planned)
 
 
 def _allocate(plan: StudyPlan) -> dict[str, npt.NDArray[Any]]:

@@ -35,6 +35,12 @@ MATCHED_NEURONS = 64
 
 Watch = Callable[[str, str], AbstractContextManager[None]]
 
+
+def watch_nothing(_what: str, _done: str) -> AbstractContextManager[None]:
+    """Return a context that shows nothing."""
+    return nullcontext()
+
+
 ALL_MODELS = "_models"
 """Owner of studies that compare models; no model's name begins so."""
 
@@ -64,6 +70,8 @@ class Survey:
         The dataset; studies and searches are kept in it where `save` is set.
     models, tasks
         Only runs of these; without them, of all.
+    runs
+        Only these, by their names; without them, all.
     options
         How each run is searched: those of `search.searched_run.choose_neurons`.
     known
@@ -87,14 +95,16 @@ class Survey:
         *,
         models: Sequence[str] = (),
         tasks: Sequence[str] = (),
+        runs: Sequence[str] = (),
         options: Mapping[str, Any] | None = None,
         known: Sequence[SearchedRun] = (),
         scheduler: Scheduler = "threads",
         save: bool = False,
-        watch: Watch = lambda _what, _done: nullcontext(),
+        watch: Watch = watch_nothing,
     ) -> None:
         self.dataset = dataset
-        self.names = choose_names(dataset, models=models, tasks=tasks)
+        chosen = choose_names(dataset, models=models, tasks=tasks)
+        self.names = {text: name for text, name in chosen.items() if not runs or text in runs}
         self._options = {"scheduler": scheduler, "save": save, **(options or {})}
         self._how: dict[str, Any] = {"scheduler": scheduler, "save": save}
         self._watch = watch
@@ -146,14 +156,20 @@ class Survey:
         """Return, of each run that is no variant, where its Super Neurons emerge, and whether its basis is special."""
         studies = []
         for run in self._search_all(self._plain_names()):
-            controls = {
-                kind: control if isinstance(control, str) else self._search_control(control.name)
-                for kind, control in find_controls(self.dataset, run.run).items()
-            }
+            controls = self._find_controls(run)
             with self._watch(f"{run.run.name} by layer", "studied"):
                 studies.append(study_depth(run, controls=controls, **self._how))
                 if any(cell.folder == BASIS for cell in run.scan.cells):
                     studies.append(study_basis(run, **self._how))
+        return studies
+
+    def study_depths(self) -> list[xarray.Dataset]:
+        """Return, of each run that is no variant, where its Super Neurons emerge, without a look at the basis."""
+        studies = []
+        for run in self._search_all(self._plain_names()):
+            controls = self._find_controls(run)
+            with self._watch(f"{run.run.name} by depth", "studied"):
+                studies.append(study_depth(run, controls=controls, **self._how))
         return studies
 
     def study_models(self) -> list[xarray.Dataset]:
@@ -197,6 +213,13 @@ class Survey:
         """Return the runs that can be searched."""
         found = [self._search(name.text) for name in names]
         return [one for one in found if one is not None]
+
+    def _find_controls(self, run: SearchedRun) -> dict[str, SearchedRun | str]:
+        """Return the searched controls of a run, or the reasons why there are none, by their names."""
+        return {
+            kind: control if isinstance(control, str) else self._search_control(control.name)
+            for kind, control in find_controls(self.dataset, run.run).items()
+        }
 
     def _search_control(self, name: str) -> SearchedRun | str:
         """Return a control run, or the reason why it is none."""

@@ -14,7 +14,7 @@ from dask.distributed import Client, LocalCluster
 
 from search.ballot import Ballot, read_votes, tally_run
 from search.errors import SearchError
-from search.scan import FIGURES, Scan, ScanSpec, plan_columns, scan_run
+from search.scan import FIGURES, Scan, ScanSpec, find_scan, plan_columns, scan_run
 from search.stump import RULES, Metric, Rule, fit_stumps
 from search.stump_table import StumpTable, join_tables, tabulate_layer
 from search.supervision import read_supervision
@@ -24,6 +24,7 @@ from storage.audit import audit_dataset
 from storage.errors import BlockDamagedError
 from storage.result import Cell, Result
 from storage.schema import Split
+from tests.server.static import StaticServer
 
 from .planted import UNITS, make_planted_run
 
@@ -281,3 +282,25 @@ def test_voting_opens_each_array_a_few_times_whatever_the_number_of_stumps(
     monkeypatch.setattr(Run, "_array", count)
     read_votes(run, table, supervision.rows("test"))
     assert sum(opened.values()) <= 3 * 2 + 3 * 4  # two looks at each site's shape, one read of each chunk
+
+
+def test_what_is_kept_is_read_from_a_web_server_and_fitted_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_planted_run(tmp_path / "store", options=("no", "yes"))
+    supervision, spec = read_supervision(run), ScanSpec(metric="accuracy")
+    assert find_scan(run, supervision, spec=spec) is None
+    kept = scan(run, save=True)
+    found = find_scan(run, supervision, spec=spec)
+    assert found is not None
+    assert_same(found, kept)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("fitted again")
+
+    with StaticServer(tmp_path / "store", ranges=True) as server:
+        read_only = open_dataset(server.url).run("planted/task")
+        fitted = scan(read_only, rule="mean")
+        assert fitted.result is None  # another scan, which the store does not hold
+        monkeypatch.setattr("search.scan._fit_block", refuse)
+        assert_same(scan(read_only), kept)

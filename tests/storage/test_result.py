@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import zarr
 from storage import Run, ensure_dataset, open_dataset
 from storage.audit import audit_dataset
 from storage.errors import BlockValuesError, DatasetError, ReadOnlyError, RunMismatchError
-from storage.result import Cell, ResultArray, ResultFolder, ResultPlan, ensure_result, plan_cells
+from storage.result import Cell, ResultArray, ResultFolder, ResultPlan, ensure_result, find_result, plan_cells
 
 from .fake_run import fill_run, make_plan, make_shape
 
@@ -124,3 +125,21 @@ def test_what_does_not_fit_is_named(run: Run) -> None:
 
 def test_cells_count_on_over_folders() -> None:
     assert [cell.index for cell in plan_cells(PLAN)] == list(range(7))
+
+
+def test_only_a_whole_result_of_the_same_identity_is_found(run: Run) -> None:
+    assert find_result(run, PATH, PLAN) is None
+    result = ensure_result(run, PATH, PLAN)
+    for cell in result.cells[:-1]:
+        result.write_cell(cell, values_of(cell))
+    assert find_result(run, PATH, PLAN) is None  # a cell is missing
+    result.write_cell(result.cells[-1], values_of(result.cells[-1]))
+    found = find_result(run, PATH, PLAN)
+    assert found is not None
+    for cell in plan_cells(PLAN):
+        for name, values in values_of(cell).items():
+            np.testing.assert_array_equal(found.read_cell(cell)[name], values)
+    with pytest.raises(RunMismatchError, match="expected the same result, found another"):
+        find_result(run, PATH, replace(PLAN, identity={"of": "others"}))
+    with pytest.raises(DatasetError, match="expected it below one of"):
+        find_result(run, "fake/first", PLAN)

@@ -96,6 +96,20 @@ def test_a_study_is_opened_from_a_web_server_that_lists_nothing(folder: Path, ho
     xarray.testing.assert_identical(opened, study)
 
 
+def test_a_study_that_is_kept_is_read_where_nothing_can_be_written(folder: Path, home: Run) -> None:
+    plan = make_plan(test="read only")
+    study = make_study(plan, compute, home=home, save=True)
+
+    def refuse(place: tuple[int, ...]) -> Values:
+        raise AssertionError(f"computed {place} again")
+
+    with StaticServer(folder, ranges=True) as server:
+        home_there = open_dataset(server.url).run("m/a")
+        xarray.testing.assert_identical(make_study(plan, refuse, home=home_there, save=False), study)
+        with pytest.raises(AssertionError, match="computed"):
+            make_study(make_plan(test="not kept"), refuse, home=home_there, save=False)
+
+
 def test_studies_of_other_identity_are_others(home: Run) -> None:
     paths = {make_plan(seed=seed).path for seed in (0, 1)} | {make_plan(seed=0).path}
     more = replace(make_plan(seed=0), figures={**make_plan().figures, "other": Figure(description="more")})

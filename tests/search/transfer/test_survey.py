@@ -118,6 +118,12 @@ def test_layers_of_plain_runs_have_their_controls(survey: Survey) -> None:
     assert np.isnan(gains["m/u"]).all()
 
 
+def test_depths_of_named_runs_are_studied_alone(survey: Survey, dataset: Dataset) -> None:
+    (depth,) = Survey(dataset, runs=["m/t"], options=OPTIONS).study_depths()
+    of_run = [study for study in survey.study("layer") if "m/t" in study.coords.get("run", xarray.DataArray()).values]
+    xarray.testing.assert_identical(depth, find(of_run, "depth", "m"))
+
+
 def test_models_are_compared_by_address_and_by_correlation(survey: Survey) -> None:
     studies = survey.study("model")
     kinds = Counter(study.attrs["kind"] for study in studies)
