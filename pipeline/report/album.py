@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from storage import Run
+from storage.schema import QUESTION
 
 from ..errors import PipelineError
 from ..task import TaskSource, find_source, is_here, load_task, split_name, task_names, validate_task
@@ -54,7 +55,7 @@ class Album:
     def __init__(
         self, *, max_pictures: int, n_runs: int, tasks: Sequence[str] = (), tells_questions: bool = True
     ) -> None:
-        self.tells_questions = tells_questions
+        self._tells_questions = tells_questions
         self.pictures: dict[str, str] = {}
         self._max_pictures = max_pictures
         self._share = max(1, max_pictures // max(1, n_runs))
@@ -83,6 +84,14 @@ class Album:
         self._n_added[run.name] = self._n_added.get(run.name, 0) + 1
         self._n_bytes += len(thumbnail)
         return key
+
+    def tell_question(self, run: Run, *, sample_id: str, stored: str) -> str:
+        """Return what a sample asks: what the run holds, or if that is a digest the task's own text; else nothing."""
+        if not self._tells_questions or QUESTION not in run.withheld:
+            return stored if self._tells_questions else ""
+        found = self.find_samples(run)
+        sample = None if isinstance(found, str) else found.get(sample_id)
+        return "" if sample is None else sample.text
 
     def missing(self, run: Run) -> str:
         """Return why the samples of a run have no thumbnails, empty if they may have."""

@@ -200,15 +200,17 @@ def _choose_examples(
     for wanted in (True, False):
         for place in _furthest(distances, right == wanted, samples.image_ids[rows]):
             row = rows[place]
+            sample_id = str(samples.sample_ids[row])
+            question = album.tell_question(run, sample_id=sample_id, stored=str(samples.questions[row]))
             found.append(
                 Example(
-                    sample_id=shorten(samples.sample_ids[row]),
-                    question=shorten(samples.questions[row]) if album.tells_questions else "",
+                    sample_id=shorten(sample_id),
+                    question=shorten(question),
                     label=shorten(samples.options[samples.labels[row]]),
                     answer=answers[int(fired[place])],
                     is_right=wanted,
                     distance=float(distances[place]),
-                    picture=album.add(run, sample_id=str(samples.sample_ids[row]), image_id=samples.image_ids[row]),
+                    picture=album.add(run, sample_id=sample_id, image_id=samples.image_ids[row]),
                 )
             )
     return tuple(found)

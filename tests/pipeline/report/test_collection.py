@@ -9,14 +9,17 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.report import CollectionSpec, ReportContent, collect_report
+from pipeline.report.album import Album
 from pipeline.report.kept_study import choose_studies, list_studies
 from search import search_run
 from search.selection import Selection
 from search.supervision import read_supervision
 from search.transfer.study import open_study
 from search.transfer.survey import Survey
-from storage import open_dataset
+from storage import ensure_dataset, open_dataset
+from storage.excerpt import ExcerptSpec, plan_excerpt
 from storage.ledger import read_entries
+from storage.replica import Replica
 from tests.server.static import StaticServer
 
 from .world import LABELS, NEURONS
@@ -182,3 +185,19 @@ def test_a_study_that_cannot_be_read_is_told_and_the_rest_is_shown(store: Path, 
     assert found.notes[kept.path].startswith(f"{kept.path}: expected a study, found: ")
     assert [grid.title for grid in found.grids if grid.model] == ["Super Neurons that two tasks share"]
     assert len(found.variants) == 2
+
+
+def test_a_question_that_was_not_published_is_the_task_s_own(demo_folder: Path, tmp_path: Path) -> None:
+    """Where the task is at hand; else nothing is told, and never the digest."""
+    name, places = "tiny-llava/easy-vqa.shape", (demo_folder / "activations.zarr", tmp_path / "published")
+    source = open_dataset(places[0])
+    (excerpt,) = plan_excerpt(source, ExcerptSpec(runs=(name,), questions=False, results=False))
+    Replica(ensure_dataset(places[1]), known={}).copy_run(excerpt)
+    album, unknown = (Album(max_pictures=0, n_runs=1) for _ in range(2))
+    runs = [open_dataset(place).run(name) for place in places]
+    sample_id = str(runs[0].read_samples("sample_id")[7])
+    told = [album.tell_question(run, sample_id=sample_id, stored=str(run.read_samples("question")[7])) for run in runs]
+    assert told[0] == told[1] != ""
+    assert unknown.tell_question(runs[1], sample_id="of another task", stored="sha256:0") == ""
+    silent = Album(max_pictures=0, n_runs=1, tells_questions=False)
+    assert silent.tell_question(runs[0], sample_id=sample_id, stored=told[0]) == ""
