@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import typer
 import yaml
-from filelock import FileLock
 from ray.scripts.scripts import cli as ray_cli
 
 from pipeline.cli import app
@@ -61,11 +60,10 @@ def name_block(block: CodeBlock) -> str:
 
 
 @pytest.mark.parametrize("page", RUN_PAGES, ids=name_page)
-def test_every_block_runs(page: Path, demo_folder: Path, tmp_path: Path, whole_machine: FileLock) -> None:
+def test_every_block_runs(page: Path, demo_folder: Path, tmp_path: Path) -> None:
     """One after the other, as a reader would, in a folder where the demo was run."""
     furnish(tmp_path, demo_folder)
-    with whole_machine:
-        printed = "\n".join(Reader(folder=tmp_path).read(page).values())
+    printed = "\n".join(Reader(folder=tmp_path).read(page).values())
     for line in PRINTED.get(name_page(page), ()):
         assert line in printed
 
@@ -255,3 +253,14 @@ def test_the_site_is_built_without_a_warning_and_fetches_nothing_from_elsewhere(
         assert f'<h2 id="{name}">' in reference
     indexed = json.loads((tmp_path / "site" / "search" / "search_index.json").read_text())
     assert any(entry["location"].startswith("format.html") for entry in indexed["docs"])
+
+
+def test_ci_runs_every_python_that_the_package_names() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+    job = workflow["jobs"]["check"]
+    assert job["strategy"]["matrix"]["python"] == named
+    assert "3.12" in named
+    assert project["requires-python"] == f">={named[0]}"
+    assert job["steps"][-1]["run"] == ".ci/run"

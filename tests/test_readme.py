@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
 from .document import DOCS, README, Reader, furnish, read_blocks
 
@@ -24,12 +23,11 @@ def test_it_is_read_in_two_minutes() -> None:
     assert (README.parent / picture).stat().st_size < 500_000
 
 
-def test_every_block_runs(demo_folder: Path, tmp_path: Path, whole_machine: FileLock) -> None:
+def test_every_block_runs(demo_folder: Path, tmp_path: Path) -> None:
     """All that is not marked, one after the other, in a folder where the demo was run."""
     furnish(tmp_path, demo_folder)
     blocks = {block.line: block for block in read_blocks(README)}
-    with whole_machine:
-        printed = Reader(folder=tmp_path).read(README)
+    printed = Reader(folder=tmp_path).read(README)
     assert any("--explain" in blocks[line].text and "mlp" in text for line, text in printed.items())
     assert (tmp_path / "found" / "tiny-llava.easy-vqa.shape.json").exists()
     assert all(block.needs for block in blocks.values() if "pip install" in block.text)
