@@ -51,7 +51,8 @@ PARSED = ("json", "yaml", "toml", "text", "")
 MARK = re.compile(r"<!-- ([a-z-]+)(?:: ([\w ]+))? -->")
 FENCE = re.compile(r"```(\w*)")
 PORT = "8000"
-START_S = 180
+START_S = 600
+LOG = "goes-on.log"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +190,8 @@ class Reader:
         if block.language == "python":
             return self._run_python(text, block)
         if block.goes_on:
-            started.append(self._start(text, block))
+            started.append(self._start(text))
+            self._wait(started[-1], block)
             return ""
         found = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", text],
@@ -216,19 +218,21 @@ class Reader:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         return os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
 
-    def _start(self, text: str, block: CodeBlock) -> subprocess.Popen[bytes]:
-        """Start what goes on, and return it once it answers."""
-        log = (self.folder / "goes-on.log").open("wb")
-        process = subprocess.Popen(
-            ["bash", "-c", text], cwd=self.folder, env=self._environment(), stdout=log, stderr=subprocess.STDOUT
-        )
+    def _start(self, text: str) -> subprocess.Popen[bytes]:
+        """Start what goes on."""
+        with (self.folder / LOG).open("wb") as log:
+            return subprocess.Popen(
+                ["bash", "-c", text], cwd=self.folder, env=self._environment(), stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def _wait(self, process: subprocess.Popen[bytes], block: CodeBlock) -> None:
+        """Return once it answers."""
         until = time.monotonic() + START_S
         while not answers(f"http://127.0.0.1:{self.port}/"):
-            told = (self.folder / "goes-on.log").read_text(errors="replace")
+            told = (self.folder / LOG).read_text(errors="replace")
             assert process.poll() is None, f"{block.name}: ended\n{told}"
             assert time.monotonic() < until, f"{block.name}: does not answer\n{told}"
             time.sleep(0.2)
-        return process
 
     @contextmanager
     def _until_the_end(self) -> Iterator[list[subprocess.Popen[bytes]]]:
