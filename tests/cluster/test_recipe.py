@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import subprocess
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -18,6 +17,7 @@ from ray.scripts.scripts import cli as ray_cli
 from ray.scripts.symmetric_run import curate_and_validate_ray_start_args
 
 from pipeline.cli import app
+from tests.document import COMING, find_commands, find_own_commands
 from tests.server.loopback import LoopbackServer
 
 ROOT = Path(__file__).parent.parent.parent
@@ -39,16 +39,6 @@ def read_shell(path: Path) -> str:
         commands = [command for key in LAUNCHER if key.endswith("commands") for command in LAUNCHER[key]]
         return "\n".join([*examples, *commands])
     return path.read_text()
-
-
-def find_commands(shell: str, name: str) -> list[list[str]]:
-    """Return the arguments of every call of `name` in shell code."""
-    found = []
-    for line in shell.replace("\\\n", " ").splitlines():
-        for call in re.split(r"&&|\|\||[;|&]", line):
-            words = shlex.split(call, comments=True) if name in call else []
-            found += [words[at + 1 :] for at, word in enumerate(words) if word == name or word.endswith(f"/{name}")]
-    return [arguments for arguments in found if arguments]
 
 
 def parse(group: Any, arguments: list[str]) -> None:
@@ -81,7 +71,8 @@ def test_every_command_takes_its_flags(path: Path, monkeypatch: pytest.MonkeyPat
     for arguments in ray_commands:
         parse(ray_cli, arguments)
     for arguments in own_commands:
-        parse(typer.main.get_command(app), arguments)
+        if arguments[0] in find_own_commands() or arguments[0] not in COMING.values():
+            parse(typer.main.get_command(app), arguments)
 
 
 def test_the_commands_are_found_and_a_wrong_flag_is_seen() -> None:
