@@ -37,14 +37,6 @@ NEEDS = {
 }
 """Why a block may carry ``<!-- needs: REASON -->`` and not be run here."""
 
-COMING = {
-    "superneurons report": "report",
-    "superneurons publish": "publish",
-    "-d published": "publish",
-    'http://localhost:8000")': "publish",
-}
-"""What blocks hold that cannot run before a command is there, and that command. To be emptied when all are."""
-
 RUNNABLE = ("sh", "bash", "python")
 PARSED = ("json", "yaml", "toml", "text", "")
 
@@ -77,12 +69,7 @@ class CodeBlock:
     @property
     def runs(self) -> bool:
         """Whether it is run here and now."""
-        return self.language in RUNNABLE and self.needs is None and not is_coming(self.text)
-
-
-def is_coming(text: str) -> bool:
-    """Return whether code needs a command that is not there yet."""
-    return any(phrase in text and command not in find_own_commands() for phrase, command in COMING.items())
+        return self.language in RUNNABLE and self.needs is None
 
 
 def find_own_commands() -> Mapping[str, Any]:
