@@ -171,7 +171,7 @@ class _RunAudit:
 
     @cached_property
     def touched(self) -> set[int]:
-        """Blocks that some shard was listed of: of the others, there may be many, nothing can be left over."""
+        """Return the blocks that some shard was listed of: in the others, which may be many, nothing is left over."""
         below = (key.partition("/c/") for key in self.audit.listed or () if key.startswith(f"{self.name}/"))
         places = (place.partition("/")[0] for _, _, place in below)
         return {int(place) for place in places if SHARD_PLACE.fullmatch(place)}
