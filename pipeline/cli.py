@@ -6,7 +6,6 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from .command.ablate import ablate
 from .command.classify import classify
@@ -20,6 +19,7 @@ from .command.serve import serve
 from .command.store import AsJson, gc, print_json, repair, status, validate
 from .command.tasks import tasks
 from .command.transfer import transfer
+from .terminal import PlainConsole, show_line
 
 app = typer.Typer(
     name="superneurons",
@@ -53,7 +53,7 @@ def demo(
         studies = [describe_study(study) for study in result.studies]
         print_json({"runs": [finding.to_dict() for finding in findings], "studies": studies})
     else:
-        console = Console()
+        console = PlainConsole()
         print_findings(console, findings)
         print_studies(console, result.studies)
         console.print(
@@ -117,5 +117,5 @@ def main() -> None:
 
 
 def _complain(message: str, code: int) -> int:
-    typer.echo(f"superneurons: {message}", err=True)
+    show_line(f"superneurons: {message}", err=True)
     return code

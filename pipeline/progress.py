@@ -18,6 +18,7 @@ from search.visual_gain import search_with_controls
 from storage import Dataset, Run
 
 from .engine.job import BlockJob, BlockReport
+from .terminal import PlainConsole
 
 
 class BlockProgress:
@@ -75,7 +76,7 @@ class BlockProgress:
 @contextmanager
 def show_progress() -> Iterator[BlockProgress]:
     """Show progress on standard error while the ``with`` block runs."""
-    progress = BlockProgress(Console(stderr=True))
+    progress = BlockProgress(PlainConsole(stderr=True))
     with progress.bar:
         yield progress
 
@@ -83,7 +84,7 @@ def show_progress() -> Iterator[BlockProgress]:
 @contextmanager
 def show_search_progress(description: str, done: str = "searched") -> Iterator[None]:
     """Show on standard error how many of Dask's tasks are done in the ``with`` block, in a log that it is `done`."""
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("column blocks"))
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         shown = bar.add_task(description, total=0)
@@ -103,7 +104,7 @@ def show_search_progress(description: str, done: str = "searched") -> Iterator[N
 @contextmanager
 def show_steps(description: str, *, unit: str) -> Iterator[Callable[[int, int | None], None]]:
     """Show on standard error how far something is; what it gives is called with the `unit` done and, if known, all."""
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         shown = bar.add_task(description, total=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from storage.limit import MAX_DOCUMENT_BYTES
 from storage.result import Result
 
 from .classifier import SuperNeurons
@@ -134,9 +136,14 @@ def read_classifier(path: str | Path) -> PortableClassifier:
         If there is no such file, or it holds something else.
     """
     try:
-        content = Path(path).read_bytes()
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe would be waited for
+            raise SearchError(f"{path}: expected a classifier, found something else than a file; name its file")
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_DOCUMENT_BYTES + 1)
     except OSError as error:
         raise SearchError(f"{path}: expected a classifier, found: {error.strerror}; name its file") from error
+    if len(content) > MAX_DOCUMENT_BYTES:
+        raise SearchError(f"{path}: expected a classifier of at most {MAX_DOCUMENT_BYTES} bytes, found more")
     return parse_classifier(content, where=str(path))
 
 

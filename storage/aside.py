@@ -8,6 +8,7 @@ from typing import Any
 
 from .backend import Backend
 from .document import encode_document
+from .errors import UnsafeObjectError
 from .schema import ASIDE
 
 
@@ -23,7 +24,7 @@ class Aside:
         self._number = 0
 
     def take(self, key: str, size_bytes: int, *, reason: str) -> memoryview | None:
-        """Move an object there and return what was moved, None where somebody else was faster.
+        """Move an object there and return what was moved, None where somebody else was faster or it is no file.
 
         Notes
         -----
@@ -39,7 +40,10 @@ class Aside:
         self._number += 1
         with suppress(FileNotFoundError):
             self._backend.move_object(key, target)
-        return self._backend.fetch(target)
+        try:
+            return self._backend.fetch(target)
+        except UnsafeObjectError:  # it was a symbolic link that was in the way
+            return None
 
     def _path(self) -> str:
         return f"{ASIDE}/{self._number:06d}"

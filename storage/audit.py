@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
-import zarr
 from zarr.core.sync import sync
 
+from .array_document import open_array
 from .backend import ObjectEntry
 from .block import Block
 from .commit import CommitRecord, commit_key, commit_path, list_records
 from .create_only import StoredObject
-from .dataset import Dataset
+from .dataset import RUN_NAME, Dataset
 from .document import read_document
 from .document_schema import DocumentKind, find_fault
-from .errors import BlockDamagedError, DatasetDamagedError, DatasetError
+from .errors import ArraySizeError, BlockDamagedError, DatasetDamagedError, DatasetError, UnsafeObjectError
 from .fault import AuditCount, Fault, FaultKind
 from .inspection import PlannedShard, Reason, find_size_faults, inspect_bytes, inspect_size, read_valid
 from .part import part_path
@@ -28,6 +29,7 @@ from .shard import ShardLayout, dims_of, parse_layout, plan_shards
 
 READ_AT_ONCE = 4
 SHOWN_FAULTS = 3
+SHARD_PLACE = re.compile("[0-9]{1,15}")
 
 
 def audit_dataset(
@@ -100,7 +102,7 @@ class _Audit:
         links = {key for key in self.listed or () if self.is_link(key) and not key.startswith(f"{ASIDE}/")}
         links -= self.reported_links
         for key in sorted(links):
-            yield Fault(kind="link", key=key, expected="a file", found="a symbolic link")
+            yield Fault(kind="link", key=key, expected="a file", found=self.name_link(key))
         for key in sorted((self.listed or {}).keys() - self.seen - links):
             if key.endswith(PARTIAL_SUFFIX):
                 yield Fault(kind="leftover", key=key, expected="nothing", found="what an unfinished writer left")
@@ -130,8 +132,12 @@ class _Audit:
             yield fault("document", "what the schema says", reason)
 
     def is_link(self, key: str) -> bool:
-        """Return whether an object is a symbolic link."""
-        return self.listed is not None and key in self.listed and self.listed[key].is_link
+        """Return whether an object is a symbolic link, or something else that is no file."""
+        return self.listed is not None and key in self.listed and not self.listed[key].is_file
+
+    def name_link(self, key: str) -> str:
+        """Return what stands there instead of a file."""
+        return "a symbolic link" if self.listed is not None and self.listed[key].is_link else "a pipe or a device"
 
     def size_of(self, key: str) -> int | None:
         """Return the size of an object in bytes, None where there is none."""
@@ -140,7 +146,7 @@ class _Audit:
             return entry.size_bytes
         try:  # it may be younger than the listing
             return sync(self.backend.getsize(key))
-        except FileNotFoundError:
+        except (FileNotFoundError, UnsafeObjectError):
             return None
 
 
@@ -162,6 +168,13 @@ class _RunAudit:
     @cached_property
     def sampled(self) -> list[str]:
         return [name for name, array in self.run.arrays.items() if dims_of(array)[0] == "sample"]
+
+    @cached_property
+    def touched(self) -> set[int]:
+        """Return the blocks that some shard was listed of: in the others, which may be many, nothing is left over."""
+        below = (key.partition("/c/") for key in self.audit.listed or () if key.startswith(f"{self.name}/"))
+        places = (place.partition("/")[0] for _, _, place in below)
+        return {int(place) for place in places if SHARD_PLACE.fullmatch(place)}
 
     def check_run(self) -> Iterator[Fault]:
         if self.is_unfinished():
@@ -213,9 +226,10 @@ class _RunAudit:
             return
         path = f"{self.name}/{name}"
         try:
-            array = zarr.open_array(self.audit.backend, path=path, mode="r", zarr_format=3)
-        except (KeyError, TypeError, ValueError) as error:
-            yield self.fault("document", f"{path}/zarr.json", "an array that Zarr opens", " ".join(str(error).split()))
+            array = open_array(self.audit.backend, path, read_document(self.audit.backend, path))
+        except DatasetError as error:
+            kind: FaultKind = "size" if isinstance(error, ArraySizeError) else "document"
+            yield self.fault(kind, f"{path}/zarr.json", "an array of the format", str(error))
             return
         copied = self.run.arrays[name]
         if parse_layout(array) != self.layouts[name] or array.shape[1:] != copied.shape[1:]:
@@ -233,7 +247,7 @@ class _RunAudit:
             if block.index in pending and self.run.is_marked_complete and self.audit.listed is not None:
                 yield self.find_lost_record(block)
             elif block.index in pending:
-                yield from self.find_leftovers(block)
+                yield from self.find_leftovers(block) if block.index in self.touched else ()
             else:
                 yield from self.check_block(block)
             self.audit.on_block(self.name, block)
@@ -263,7 +277,7 @@ class _RunAudit:
         self.audit.count.n_objects += 1
         try:
             self.run.read_coordinate(name)
-        except BlockDamagedError as error:
+        except (BlockDamagedError, UnsafeObjectError) as error:
             kind: FaultKind = "altered" if self.audit.size_of(key) else "missing"
             yield self.fault(kind, key, "the labels of a dimension", str(error))
 
@@ -278,7 +292,7 @@ class _RunAudit:
         document = read_document(self.audit.backend, f"{self.name}{path}") or {}
         record = CommitRecord.from_attributes(document["attributes"])
         yield from self.check_record(block, record)
-        objects = [entry for entry in record.objects if entry.key in shards]
+        objects = list({entry.key: entry for entry in record.objects if entry.key in shards}.values())
         for entry, reason in self.inspect(objects, shards):
             if reason is not None:
                 kind, expected, found = reason
@@ -292,6 +306,8 @@ class _RunAudit:
             words = "block {}, samples {} to {}, {} ids"
             yield self.fault("document", key, words.format(*planned), words.format(*told), block=block.index)
         recorded = {entry.key for entry in record.objects}
+        if len(recorded) < len(record.objects):
+            yield self.fault("document", key, "an entry for each object", "several for some", block=block.index)
         for shard in sorted(recorded ^ self.shards_of(block).keys()):
             expected, found = ("no entry", "one") if shard in recorded else ("an entry", "none")
             yield self.fault("document", key, f"{expected} for {shard}", found, block=block.index)
@@ -307,7 +323,7 @@ class _RunAudit:
         def look(entry: StoredObject) -> Reason | None:
             if audit.is_link(entry.key):
                 audit.reported_links.add(entry.key)
-                return "link", "a file", "a symbolic link"
+                return "link", "a file", audit.name_link(entry.key)
             reason = inspect_size(entry, audit.size_of(entry.key))
             return inspect_bytes(backend, entry, shards[entry.key], valid) if audit.full and reason is None else reason
 
@@ -344,4 +360,5 @@ def _is_model(key: str) -> bool:
 def _find_runs(keys: Mapping[str, ObjectEntry]) -> set[str]:
     """Return what can only be a run: a group of the second level with an array, a part or a commit record."""
     paths = (key.split("/") for key in keys if not _is_companion(key))
-    return {f"{path[0]}/{path[1]}" for path in paths if len(path) > 3 and path[0] not in OWN_GROUPS}
+    names = {f"{path[0]}/{path[1]}" for path in paths if len(path) > 3 and path[0] not in OWN_GROUPS}
+    return {name for name in names if RUN_NAME.fullmatch(name)}

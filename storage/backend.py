@@ -7,8 +7,10 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store
+from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import Buffer
+
+from .errors import ObjectSizeError
 
 BytesLike = bytes | bytearray | memoryview
 
@@ -21,6 +23,7 @@ class ObjectEntry:
     size_bytes: int
     modified_s: float
     is_link: bool = False
+    is_file: bool = True
 
 
 class Backend(Store):
@@ -41,6 +44,19 @@ class Backend(Store):
     @abstractmethod
     def fetch(self, key: str, byte_range: ByteRequest | None = None) -> memoryview | None:
         """Return an object or a part of it, None where there is none; of one that is too short, what there is."""
+
+    def fetch_limited(self, key: str, max_bytes: int) -> memoryview | None:
+        """Return an object, None where there is none.
+
+        Raises
+        ------
+        ObjectSizeError
+            If it has more than `max_bytes`; no more of them are held.
+        """
+        found = self.fetch(key, RangeByteRequest(0, max_bytes + 1))
+        if found is not None and len(found) > max_bytes:
+            raise size_error(key, max_bytes)
+        return found
 
     async def create(self, key: str, value: Buffer) -> bool:
         """Write an object where there is none, and return whether it was this call that made it."""
@@ -73,6 +89,11 @@ class Backend(Store):
         """Give an object another key, replacing what is there."""
 
 
+def size_error(key: str, max_bytes: int) -> ObjectSizeError:
+    """Return the error of an object that is too large."""
+    return ObjectSizeError(f"{key}: expected an object of at most {max_bytes} bytes, found more; do not trust it")
+
+
 def resolve_range(byte_range: ByteRequest | None, size: int) -> tuple[int, int]:
     """Return where `byte_range` begins and ends in an object of `size` bytes."""
     if byte_range is None:
@@ -81,4 +102,6 @@ def resolve_range(byte_range: ByteRequest | None, size: int) -> tuple[int, int]:
         return min(byte_range.start, size), min(byte_range.end, size)
     if isinstance(byte_range, OffsetByteRequest):
         return min(byte_range.offset, size), size
-    return max(0, size - byte_range.suffix), size
+    if isinstance(byte_range, SuffixByteRequest):
+        return max(0, size - byte_range.suffix), size
+    raise TypeError(f"Unexpected byte_range, got {byte_range}")

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from .errors import DatasetError
+from .limit import MAX_BLOCKS
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
@@ -29,9 +32,20 @@ def plan_blocks(parts: Sequence[int], *, block: int) -> list[Block]:
     """Return the blocks of a run that was planned with ``parts[0]`` samples and then grew by each of the others.
 
     A block holds `block` samples, the last one of each part perhaps fewer.
+
+    Raises
+    ------
+    DatasetError
+        If they are more than a run can have.
     """
     if block < 1:
         raise ValueError(f"block: expected at least 1 sample, found {block}")
+    n_blocks = sum(-(-n_samples // block) for n_samples in parts)
+    if n_blocks > MAX_BLOCKS:
+        raise DatasetError(
+            f"{sum(parts)} samples: expected at most {MAX_BLOCKS} blocks, found {n_blocks} of {block} samples; plan "
+            "larger blocks, or do not trust the run that has them"
+        )
     ends = list(accumulate(parts))
     spans = [
         (start, min(start + block, end))

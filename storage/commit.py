@@ -6,6 +6,7 @@ a complaint. It is written after the block's last shard and never changed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,13 +15,20 @@ from zarr.abc.store import Store
 from zarr.core.common import concurrent_map
 from zarr.core.sync import sync
 
+from .array_document import is_count
 from .block import Block
 from .create_only import StoredObject
 from .document import ensure_document, read_document
-from .errors import DatasetError
+from .errors import DatasetError, DocumentError
+from .key import validate_key
 from .schema import COMMITS
 
 ASKED_AT_ONCE = 32
+
+FIELDS = ("block", "start", "stop", "sample_ids", "objects", "circumstances")
+
+RECORD_NAME = re.compile(r"[0-9]{6}|[1-9][0-9]{6,15}")
+"""The number of a record, as this project writes it: no two names of one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,15 +52,47 @@ class CommitRecord:
 
     @classmethod
     def from_attributes(cls, attributes: Mapping[str, Any]) -> CommitRecord:
-        """Return the record that `attributes` describe."""
+        """Return the record that `attributes` describe.
+
+        Raises
+        ------
+        DocumentError
+            If they describe none.
+        """
+        block, start, stop, sample_ids, objects, circumstances = map(attributes.get, FIELDS)
+        if not (
+            is_count(block)
+            and is_count(start)
+            and is_count(stop)
+            and isinstance(sample_ids, list)
+            and all(isinstance(text, str) for text in sample_ids)
+            and isinstance(objects, list)
+            and isinstance(circumstances, dict)
+        ):
+            raise DocumentError(
+                f"a record in {COMMITS}: expected {', '.join(FIELDS)}, as the format says, found others; mend it with "
+                "`superneurons repair`"
+            )
         return cls(
-            block=attributes["block"],
-            start=attributes["start"],
-            stop=attributes["stop"],
-            sample_ids=tuple(attributes["sample_ids"]),
-            objects=tuple(StoredObject(**entry) for entry in attributes["objects"]),
-            circumstances=attributes["circumstances"],
+            block=block,
+            start=start,
+            stop=stop,
+            sample_ids=tuple(sample_ids),
+            objects=tuple(map(_parse_object, objects)),
+            circumstances=circumstances,
         )
+
+
+def _parse_object(entry: Any) -> StoredObject:
+    if isinstance(entry, dict) and entry.keys() == {"key", "size_bytes", "sha256"}:
+        key, size_bytes, sha256 = entry["key"], entry["size_bytes"], entry["sha256"]
+        if isinstance(key, str) and is_count(size_bytes) and isinstance(sha256, str):
+            validate_key(key)
+            return StoredObject(key=key, size_bytes=size_bytes, sha256=sha256)
+    raise DocumentError(
+        f"a record in {COMMITS}: expected objects of key, size_bytes and sha256, found {entry!r:.80}; mend it with "
+        "`superneurons repair`"
+    )
 
 
 def commit_path(run: str, block: int) -> str:
@@ -82,12 +122,9 @@ def read_commit(store: Store, run: str, block: int) -> CommitRecord | None:
     if document is None:
         return None
     try:
-        return CommitRecord.from_attributes(document["attributes"])
-    except (KeyError, TypeError) as error:
-        raise DatasetError(
-            f"{commit_key(run, block)}: expected a commit record, found one without {error}; mend it with "
-            "`superneurons repair`"
-        ) from error
+        return CommitRecord.from_attributes(document.get("attributes", {}))
+    except DatasetError as error:
+        raise DocumentError(f"{commit_key(run, block)}: {error}") from error
 
 
 def list_commits(store: Store, run: str, blocks: Sequence[Block]) -> set[int]:
@@ -116,7 +153,8 @@ def list_records(store: Store, run: str) -> set[int]:
 async def _list_records(store: Store, run: str) -> set[int]:
     prefix = f"{run}/{COMMITS}/"
     parts = [key.removeprefix(prefix).split("/") async for key in store.list_prefix(prefix)]
-    return {int(part[0]) for part in parts if len(part) == 2 and part[0].isdigit() and part[1] == "zarr.json"}
+    names = (part[0] for part in parts if len(part) == 2 and part[1] == "zarr.json")
+    return {int(name) for name in names if RECORD_NAME.fullmatch(name)}
 
 
 async def _ask(store: Store, run: str, indices: Iterable[int]) -> set[int]:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from .array_document import NODE_NAME
 from .backend import Backend
 from .block import Block, plan_blocks
 from .commit import list_records
@@ -56,10 +57,10 @@ class Dataset:
         """Return the names of all runs, ``<model>/<task>``, sorted."""
         if not self.backend.supports_listing:
             nodes = (read_document(self.store, "") or {}).get("consolidated_metadata", {}).get("metadata", {})
-            return sorted(name for name, node in nodes.items() if "plan" in node.get("attributes", {}))
-        found = (
-            f"{model}/{task}" for model in list_children(self.store, "") for task in list_children(self.store, model)
-        )
+            named = (name for name, node in nodes.items() if "plan" in node.get("attributes", {}))
+            return sorted(name for name in named if RUN_NAME.fullmatch(name))
+        models = [name for name in list_children(self.store, "") if NODE_NAME.fullmatch(name)]
+        found = (f"{model}/{task}" for model in models for task in list_children(self.store, model))
         return sorted(name for name in found if self._is_run(name))
 
     def match_runs(self, patterns: Sequence[str] = ()) -> list[str]:
@@ -280,7 +281,7 @@ def open_dataset(url: str | Path) -> Dataset:
         raise DatasetNotFoundError(f"{url}: expected a dataset, found no zarr.json there; check the path")
     attributes = document.get("attributes", {})
     if attributes.get("format") != FORMAT or attributes.get("format_version") != FORMAT_VERSION:
-        found = f"{attributes.get('format')!r} version {attributes.get('format_version')!r}"
+        found = f"{attributes.get('format')!r:.40} version {attributes.get('format_version')!r:.40}"
         raise DatasetError(
             f"{url}: expected format {FORMAT!r} version {FORMAT_VERSION}, found {found}; "
             "open it with the release that wrote it"

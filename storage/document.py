@@ -15,14 +15,24 @@ from typing import Any, cast
 from zarr.abc.store import Store
 from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.sync import sync
+from zarr.storage import WrapperStore
 
-from .errors import DatasetError
+from .backend import Backend
+from .document_text import parse_document
+from .errors import DatasetError, DocumentError
+from .limit import MAX_DOCUMENT_BYTES
 from .schema import RECORDS
 
 
 def as_json(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `mapping` in the form that JSON gives back, so that it compares equal to what was stored."""
-    return cast("dict[str, Any]", json.loads(json.dumps(dict(mapping))))
+    """Return `mapping` in the form that JSON gives back, so that it compares equal to what was stored.
+
+    Raises
+    ------
+    DocumentError
+        If a number is not finite.
+    """
+    return cast("dict[str, Any]", json.loads(encode_document(dict(mapping))))
 
 
 def read_document(store: Store, path: str) -> dict[str, Any] | None:
@@ -30,20 +40,22 @@ def read_document(store: Store, path: str) -> dict[str, Any] | None:
 
     Raises
     ------
-    DatasetError
-        If it is not a JSON object.
+    DocumentError
+        If it is not what `parse_document` takes.
     """
     key = _key(path)
-    found = sync(store.get(key, default_buffer_prototype()))
-    if found is None:
-        return None
-    try:
-        document = json.loads(found.to_bytes())
-    except ValueError as error:
-        raise DatasetError(f"{key}: expected JSON, found: {error}; restore it from a copy") from error
-    if not isinstance(document, dict):
-        raise DatasetError(f"{key}: expected a JSON object, found {document!r:.40}; restore it from a copy")
-    return document
+    content = _fetch(store, key)
+    return None if content is None else parse_document(content, where=key)
+
+
+def _fetch(store: Store, key: str) -> bytes | None:
+    """Return a document's bytes: no more of them than one can have."""
+    inner = store._store if isinstance(store, WrapperStore) else store
+    if isinstance(inner, Backend):
+        found = inner.fetch_limited(key, MAX_DOCUMENT_BYTES)
+        return None if found is None else bytes(found)
+    held = sync(store.get(key, default_buffer_prototype()))
+    return None if held is None else held.to_bytes()
 
 
 def write_document(store: Store, path: str, document: dict[str, Any]) -> None:
@@ -65,8 +77,19 @@ def _as_buffer(document: dict[str, Any]) -> Buffer:
 
 
 def encode_document(document: dict[str, Any]) -> bytes:
-    """Return the bytes of a ``zarr.json``."""
-    return json.dumps(document, sort_keys=True).encode()
+    """Return the bytes of a ``zarr.json``.
+
+    Raises
+    ------
+    DocumentError
+        If a number is not finite: JSON has no such numbers, and readers refuse them.
+    """
+    try:
+        return json.dumps(document, sort_keys=True, allow_nan=False).encode()
+    except ValueError as error:
+        raise DocumentError(
+            f"a document: expected finite numbers, found: {error}; leave them out, or use null"
+        ) from error
 
 
 def consolidate(store: Store, path: str, **attributes: Any) -> None:
@@ -95,7 +118,7 @@ def _walk(store: Store, path: str) -> dict[str, Any]:
         if document is None:
             continue
         nodes[name] = document
-        if document["node_type"] != "group":
+        if document.get("node_type") != "group":
             continue
         own_copy = document.get("consolidated_metadata")
         document["consolidated_metadata"] = _inline({})  # tells readers that the children stand in this list

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from .printable import make_printable
+
 
 class DatasetError(Exception):
-    """Any fault of a dataset, a run or a block."""
+    """Any fault of a dataset, a run or a block; its text is one printable line, whatever a dataset's names hold."""
+
+    def __str__(self) -> str:
+        return make_printable(super().__str__())
 
 
 class DatasetNotFoundError(DatasetError):
@@ -53,6 +58,26 @@ class ReadOnlyError(DatasetError):
 
 class StoreUnreachableError(DatasetError):
     """A server did not answer, or not as it must."""
+
+
+class UnsafeObjectError(DatasetError):
+    """What an object's name leads to is not a file of the dataset: a symbolic link, a device, something outside."""
+
+
+class DocumentError(DatasetError):
+    """A metadata document that is not as the format says, or asks for more than a reader grants."""
+
+
+class ArraySizeError(DocumentError):
+    """An array whose document asks for more memory or time than a reader grants."""
+
+
+class ObjectSizeError(DatasetError):
+    """An object is larger than what it is taken for can be."""
+
+
+class StoreReadError(DatasetError):
+    """A disk refused to read."""
 
 
 class StoreWriteError(DatasetError):

@@ -21,6 +21,7 @@ from .create_only import StoredObject
 from .dataset import Dataset
 from .document import as_json, encode_document, read_document
 from .errors import BlockDamagedError, DatasetError, RunNotFoundError
+from .limit import MAX_DOCUMENT_BYTES, MAX_OBJECT_BYTES
 from .manifest import Manifest, read_manifest
 from .part import part_path
 from .run import Run
@@ -89,23 +90,21 @@ class ExcerptSource:
     def copy_object(self, key: str, recorded: StoredObject | None = None) -> ExcerptObject:
         """Return an object as it is there."""
         known = None if self.manifest is None else self.manifest.get(key)
-        sha256 = known if recorded is None else recorded.sha256
+        sha256, size_bytes = (known, None) if recorded is None else (recorded.sha256, recorded.size_bytes)
         return ExcerptObject(
-            key=key,
-            sha256=sha256,
-            size_bytes=None if recorded is None else recorded.size_bytes,
-            read=lambda: self.read_checked(key, sha256),
+            key=key, sha256=sha256, size_bytes=size_bytes, read=lambda: self.read_checked(key, sha256, size_bytes)
         )
 
-    def read_checked(self, key: str, sha256: str | None) -> bytes:
-        """Return the bytes of an object.
+    def read_checked(self, key: str, sha256: str | None, size_bytes: int | None = None) -> bytes:
+        """Return the bytes of an object, no more than `size_bytes`.
 
         Raises
         ------
         BlockDamagedError
             If it is gone, or has not the digest `sha256`.
         """
-        found = self.backend.fetch(key)
+        limit = MAX_DOCUMENT_BYTES if key.endswith(".json") else MAX_OBJECT_BYTES
+        found = self.backend.fetch_limited(key, limit if size_bytes is None else size_bytes)
         if found is None:
             raise BlockDamagedError(f"{self.url}/{key}: expected an object, found none; {REMEDY}")
         content = bytes(found)
@@ -247,7 +246,7 @@ class RunExcerpt:
         if not (self.withholds and self._array_of(entry.key) == QUESTION):
             return self.source.copy_object(entry.key, entry)
         layout = parse_layout(self.run.arrays[QUESTION])
-        texts = decode_object(layout, self.source.read_checked(entry.key, entry.sha256), entry.key)
+        texts = decode_object(layout, self.source.read_checked(entry.key, entry.sha256, entry.size_bytes), entry.key)
         digests = np.array([digest_text(str(text)) for text in texts.ravel()], dtype=object).reshape(texts.shape)
         encoded = thread_pool("read", 1).submit(encode_shard, layout, digests).result()
         return make_object(entry.key, b"".join(encoded))

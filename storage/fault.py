@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from .printable import make_printable
+
 FaultKind = Literal[
     "missing",  # an object of a committed block is gone
     "empty",  # it is there, without a byte
@@ -13,7 +15,7 @@ FaultKind = Literal[
     "not finite",  # NaN or infinity in a valid row
     "extra",  # nothing accounts for this object
     "leftover",  # an unfinished writer's: harmless
-    "link",  # a symbolic link, where only files may be
+    "link",  # a symbolic link, a pipe or a device, where only files may be
     "document",  # metadata that breaks the schema
     "size",  # declared sizes that do not fit together
 ]
@@ -35,7 +37,7 @@ class Fault:
         where = "".join(
             f"{word} {value}, " for word, value in (("run", self.run), ("block", self.block)) if value is not None
         )
-        return f"{self.kind}: {where}{self.key}: expected {self.expected}, found {self.found}"
+        return make_printable(f"{self.kind}: {where}{self.key}: expected {self.expected}, found {self.found}")
 
     @property
     def harmless(self) -> bool:

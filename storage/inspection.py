@@ -11,16 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
 
 from .backend import Backend
 from .create_only import StoredObject
+from .errors import ObjectSizeError, UnsafeObjectError
 from .fault import FaultKind
+from .limit import MAX_CHUNK_BYTES
 from .shard import ShardDamageError, ShardLayout, decode_object, dims_of, parse_layout
-
-MAX_CHUNK_BYTES = 2**31
-"""What a chunk may decode to at most; anything larger is a mistake or an attack."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +51,12 @@ def inspect_bytes(
 
     `valid` (row,) tells which rows must be finite where the values are floating-point.
     """
-    found = sync(backend.get(recorded.key, default_buffer_prototype()))
-    if found is None:
+    try:
+        content = backend.fetch_limited(recorded.key, min(recorded.size_bytes, shard.layout.max_shard_bytes))
+    except (ObjectSizeError, UnsafeObjectError) as error:
+        return "altered", "a shard of the recorded size", str(error)
+    if content is None:
         return "missing", f"{recorded.size_bytes} bytes", "no object"
-    content = found.to_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != recorded.sha256:
         return "altered", f"sha256 {recorded.sha256}", digest
@@ -77,10 +76,10 @@ def inspect_bytes(
 
 def read_valid(backend: Backend, layout: ShardLayout, key: str) -> npt.NDArray[np.bool_] | None:
     """Return which rows of a block are valid, None where its shard cannot tell."""
-    found = sync(backend.get(key, default_buffer_prototype()))
     try:
-        return None if found is None else decode_object(layout, found.to_bytes(), key)
-    except ShardDamageError:
+        found = backend.fetch_limited(key, layout.max_shard_bytes)
+        return None if found is None else decode_object(layout, found, key)
+    except (ShardDamageError, ObjectSizeError, UnsafeObjectError):
         return None
 
 

@@ -9,6 +9,7 @@ from .commit import commit_path, list_records
 from .create_only import CreateOnlyStore, create_or_fetch
 from .document import as_json, encode_document, read_document
 from .errors import DatasetError, ReadOnlyError
+from .limit import MAX_LEDGER_ENTRIES
 from .run import Run
 
 LEDGER = "_ledger"
@@ -63,6 +64,8 @@ def _ask(store: CreateOnlyStore, path: str) -> list[int]:
     number = 0
     while read_document(store, commit_path(path, number)) is not None:
         number += 1
+        if number > MAX_LEDGER_ENTRIES:
+            raise DatasetError(f"{path}: expected at most {MAX_LEDGER_ENTRIES} entries, found more; do not trust it")
     return list(range(number))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from .backend import Backend
 from .errors import DatasetError
+from .limit import MAX_MANIFEST_BYTES
 
 MANIFEST = "manifest-sha256.txt"
 """Its key at the root. It lists every object but itself."""
@@ -51,5 +52,5 @@ def read_manifest(backend: Backend, where: str) -> dict[str, str] | None:
     DatasetError
         If the manifest is none.
     """
-    content = backend.fetch(MANIFEST)
+    content = backend.fetch_limited(MANIFEST, MAX_MANIFEST_BYTES)
     return None if content is None else parse_manifest(where, bytes(content))

@@ -12,8 +12,10 @@ from typing import Any
 
 from zarr.abc.store import Store
 
+from .array_document import is_count
 from .document import ensure_document, read_document
 from .errors import DatasetError
+from .limit import MAX_PARTS, MAX_SAMPLES
 from .schema import PARTS
 
 
@@ -35,7 +37,7 @@ class Part:
             If they describe none.
         """
         index, n_samples, fingerprint = (attributes.get(name) for name in ("index", "n_samples", "fingerprint"))
-        if not (isinstance(index, int) and isinstance(n_samples, int) and isinstance(fingerprint, str)):
+        if not (is_count(index) and is_count(n_samples) and n_samples <= MAX_SAMPLES and isinstance(fingerprint, str)):
             raise DatasetError(
                 f"a record in {PARTS}: expected index, n_samples and fingerprint, found {dict(attributes)!r:.80}; "
                 "restore it from a copy"
@@ -54,15 +56,41 @@ def part_document(part: Part) -> dict[str, Any]:
 
 
 def create_part(store: Store, run: str, part: Part) -> Part:
-    """Return the part of that index after it is recorded: `part`, or what another process made it before."""
+    """Return the part of that index after it is recorded: `part`, or what another process made it before.
+
+    Raises
+    ------
+    DatasetError
+        If a run cannot have so many parts.
+    """
+    if part.index >= MAX_PARTS:
+        raise _too_many(run)
     ensure_document(store, part_path(run, part.index), part_document(part))
     made = read_document(store, part_path(run, part.index))
-    return part if made is None else Part.from_attributes(made["attributes"])
+    return part if made is None else Part.from_attributes(made.get("attributes", {}))
 
 
 def read_parts(store: Store, run: str) -> list[Part]:
-    """Return the parts of `run` in order; no listing is needed."""
+    """Return the parts of `run` in order; no listing is needed.
+
+    Raises
+    ------
+    DatasetError
+        If one is recorded under another's number, or there are more than a run can have.
+    """
     parts: list[Part] = []
     while (document := read_document(store, part_path(run, len(parts)))) is not None:
-        parts.append(Part.from_attributes(document["attributes"]))
+        if len(parts) == MAX_PARTS:
+            raise _too_many(run)
+        part = Part.from_attributes(document.get("attributes", {}))
+        if part.index != len(parts):
+            raise DatasetError(
+                f"{part_path(run, len(parts))}: expected the record of part {len(parts)}, found that of {part.index}; "
+                "restore it from a copy"
+            )
+        parts.append(part)
     return parts
+
+
+def _too_many(run: str) -> DatasetError:
+    return DatasetError(f"run {run}: expected at most {MAX_PARTS} parts, found more; make a new run of its samples")

@@ -103,7 +103,7 @@ class ArrayReader:
     def _plan_pieces(self, region: Region) -> Iterator[Piece]:
         """Return for each shard that `region` meets its block, its place, what to read of it, and where that goes."""
         samples, *others = region
-        cuts = [list(_cut(part, size)) for part, size in zip(others, self.layout.shard[1:], strict=True)]
+        cuts = [list(cut_extent(part, size)) for part, size in zip(others, self.layout.shard[1:], strict=True)]
         for block in self.blocks:
             first, last = max(samples.start, block.start), min(samples.stop, block.stop)
             if first >= last or block.index not in self.committed:
@@ -119,7 +119,7 @@ class ArrayReader:
                 )
 
 
-def _cut(part: slice, size: int) -> Iterator[tuple[int, slice, slice]]:
+def cut_extent(part: slice, size: int) -> Iterator[tuple[int, slice, slice]]:
     """Return for each shard of `size` that `part` meets its place, what of it is wanted, and where that goes."""
     for place in range(part.start // size, -(-part.stop // size)):
         first, last = max(part.start, place * size), min(part.stop, (place + 1) * size)

@@ -19,8 +19,10 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.core.sync import sync
 from zarr.storage import ObjectStore
 
-from .backend import Backend, BytesLike, ObjectEntry, resolve_range
+from .backend import Backend, BytesLike, ObjectEntry, resolve_range, size_error
 from .errors import ReadOnlyError, StoreUnreachableError
+from .key import validate_key
+from .limit import MAX_OBJECT_BYTES
 
 CLIENT: Any = {"connect_timeout": "5s", "timeout": "60s"}
 RETRY: Any = {"max_retries": 8, "retry_timeout": timedelta(minutes=3)}
@@ -63,10 +65,19 @@ class RemoteBackend(ObjectStore[Any], Backend):
 
     def fetch(self, key: str, byte_range: ByteRequest | None = None) -> memoryview | None:
         """Return an object or a part of it, None where there is none; of one that is too short, what there is."""
+        return self._fetch(key, byte_range, MAX_OBJECT_BYTES)
+
+    def fetch_limited(self, key: str, max_bytes: int) -> memoryview | None:
+        """Return an object, None where there is none; one of more than `max_bytes` is refused."""
+        return self._fetch(key, None, max_bytes)
+
+    def _fetch(self, key: str, byte_range: ByteRequest | None, max_bytes: int) -> memoryview | None:
+        validate_key(key)
         with self._name_faults(key):
             for attempt in range(READ_ATTEMPTS):
                 try:
-                    return memoryview(obstore.get(self.store, key, options=_plan_range(byte_range)).bytes())
+                    found = obstore.get(self.store, key, options=_plan_range(byte_range))
+                    return self._collect(key, found, max_bytes)
                 except FileNotFoundError:
                     return None
                 except BaseError as error:
@@ -74,8 +85,23 @@ class RemoteBackend(ObjectStore[Any], Backend):
                         break
                     if attempt == READ_ATTEMPTS - 1 or CUT_OFF not in str(error):
                         raise
-        whole = self.fetch(key)
+        whole = self._fetch(key, None, max_bytes)
         return None if whole is None or byte_range is None else _cut(whole, byte_range)
+
+    def _collect(self, key: str, found: Any, max_bytes: int) -> memoryview:
+        """Return the body of an answer: what its head promised, whatever else a server sends."""
+        start, stop = found.range
+        if stop - start > max_bytes:
+            raise size_error(key, max_bytes)
+        pieces, n_bytes = [], 0
+        for piece in found.stream():
+            pieces.append(piece)
+            n_bytes += len(piece)
+            if n_bytes > stop - start:
+                raise StoreUnreachableError(
+                    f"{self.url}/{key}: expected {stop - start} bytes, found more; do not trust the server"
+                )
+        return memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Return an object or a part of it, None where there is none."""
@@ -90,6 +116,7 @@ class RemoteBackend(ObjectStore[Any], Backend):
 
     async def getsize(self, key: str) -> int:
         """Return the size of an object in bytes."""
+        validate_key(key)
         with self._name_faults(key):
             return int((await asyncio.to_thread(obstore.head, self.store, key))["size"])
 
@@ -258,7 +285,7 @@ class WebBackend(RemoteBackend):
         if self._answers_ranges is None:
             with self._name_faults("zarr.json"):
                 try:
-                    obstore.get_range(self.store, "zarr.json", start=0, end=1)
+                    obstore.get(self.store, "zarr.json", options={"range": (0, 1)})
                 except NotSupportedError:
                     self._answers_ranges = False
                 else:

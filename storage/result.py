@@ -18,6 +18,7 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
+from .array_document import open_array
 from .backend import BytesLike
 from .commit import commit_path, find_records
 from .create_only import CreateOnlyStore, ShardRecorder, create_or_fetch
@@ -171,12 +172,16 @@ class Result:
     @cached_property
     def _layouts(self) -> dict[tuple[str, str], ShardLayout]:
         return {
-            (folder, name): parse_layout(
-                zarr.open_array(self._store, path=f"{self.path}/{folder}/{name}", mode="r", config=WRITE_CONFIG)
-            )
+            (folder, name): self._open_layout(f"{self.path}/{folder}/{name}", (*planned.cells, *array.trailing))
             for folder, planned in self.plan.folders.items()
-            for name in planned.arrays
+            for name, array in planned.arrays.items()
         }
+
+    def _open_layout(self, path: str, shape: tuple[int, ...]) -> ShardLayout:
+        array = open_array(self._store, path, read_document(self._store, path))
+        if array.shape != shape:
+            raise DatasetError(f"array {path}: expected shape {shape}, found {array.shape}; move {self.path} away")
+        return parse_layout(array)
 
 
 def ensure_result(run: Run, path: str, plan: ResultPlan) -> Result:

@@ -15,8 +15,10 @@ from .commit import list_commits
 from .create_only import CreateOnlyStore
 from .document import consolidate, read_document, write_document
 from .errors import BlockDamagedError, DatasetError, RunIncompleteError
+from .limit import MAX_SAMPLES
 from .part import read_parts
 from .reader import ArrayReader
+from .run_document import parse_attributes, parse_run_arrays
 from .schema import PARTS, UNIT_DIMS, WITHHELD, Site
 from .shard import ShardDamageError, ShardIndices, ShardLayout, dims_of, parse_layout, read_whole
 from .template import raise_shapes
@@ -37,7 +39,8 @@ class Run:
         document = read_document(store, name)
         if document is None:
             raise DatasetError(f"run {name}: expected its zarr.json, found none; restore it from a copy")
-        self._attributes = _parse_attributes(name, document)
+        self._attributes = parse_attributes(name, document)
+        self._document = document
         self.parts = read_parts(store, name)
         if not self.parts:
             raise DatasetError(f"run {name}: expected a record in {PARTS}, found none; restore it from a copy")
@@ -45,6 +48,10 @@ class Run:
         self.circumstances: dict[str, Any] = self._attributes.get("circumstances", {})
         self.block: int = self._attributes["plan"]["block"]
         self.n_samples = sum(part.n_samples for part in self.parts)
+        if self.n_samples > MAX_SAMPLES:
+            raise DatasetError(
+                f"run {name}: expected at most {MAX_SAMPLES} samples, found {self.n_samples}; do not trust it"
+            )
         if self.n_samples < self._attributes["n_samples"]:
             raise DatasetError(
                 f"run {name}: expected parts of {self._attributes['n_samples']} samples in all, found "
@@ -115,13 +122,21 @@ class Run:
         else:
             self.validate_complete()
         sampled = {name: array for name, array in self.arrays.items() if dims_of(array)[0] == "sample"}
-        return view_run(
-            {name: self._reader(name) for name in sampled},
-            dims={name: dims_of(array) for name, array in sampled.items()},
-            attributes={name: array.attrs.asdict() for name, array in sampled.items()},
-            coordinates={name: self.read_coordinate(name) for name in self.arrays.keys() - sampled.keys()},
-            run_attributes=self._attributes,
-        )
+        coordinates = {name: self.read_coordinate(name) for name in self.arrays.keys() - sampled.keys()}
+        try:
+            return view_run(
+                {name: self._reader(name) for name in sampled},
+                dims={name: dims_of(array) for name, array in sampled.items()},
+                attributes={name: array.attrs.asdict() for name, array in sampled.items()},
+                coordinates=coordinates,
+                run_attributes=self._attributes,
+            )
+        except ValueError as error:
+            reason = " ".join(str(error).split())
+            raise DatasetError(
+                f"run {self.name}: expected arrays that agree in their dimensions, found: {reason:.200}; restore its "
+                "zarr.json from a copy"
+            ) from error
 
     def validate_complete(self) -> None:
         """Check that every block is committed.
@@ -252,15 +267,8 @@ class Run:
 
     @cached_property
     def arrays(self) -> dict[str, zarr.Array[Any]]:
-        """Return the arrays by name, from the copy of their metadata in the run's document: one request, no listing."""
-        try:
-            group = zarr.open_group(self.store, path=self.name, mode="r", zarr_format=3, use_consolidated=True)
-            return dict(sorted(group.arrays()))
-        except (KeyError, TypeError, ValueError) as error:
-            raise DatasetError(
-                f"run {self.name}: expected a copy of its arrays' metadata in its zarr.json, found: {error}; "
-                "restore it from a copy"
-            ) from error
+        """Return the arrays by name, from the copy of their metadata in the run's document: no request, no listing."""
+        return parse_run_arrays(self.store, self.name, self._document, block=self.block, n_blocks=len(self.blocks))
 
     def _layout(self, name: str) -> ShardLayout:
         if name not in self._layouts:
@@ -302,16 +310,3 @@ def mark_complete(runs: Sequence[Run]) -> None:
     copies = (read_document(store, "") or {}).get("consolidated_metadata", {}).get("metadata", {})
     if not all(run.is_told_complete(copies.get(run.name)) for run in runs):
         consolidate(store, "")
-
-
-def _parse_attributes(name: str, document: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's attributes after a look at those without which it cannot be opened."""
-    found: dict[str, Any] = document.get("attributes", {})
-    plan, n_samples = found.get("plan"), found.get("n_samples")
-    block = plan.get("block") if isinstance(plan, dict) else None
-    if not (isinstance(block, int) and block > 0 and isinstance(n_samples, int) and "identity" in found):
-        raise DatasetError(
-            f"run {name}: expected identity, plan and n_samples in its zarr.json, as the format says, found others; "
-            "name all damage with `superneurons validate`, and restore it from a copy"
-        )
-    return found

@@ -25,11 +25,18 @@ from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.codecs import BloscCodec, ShardingCodec, ZstdCodec
 
 from .backend import Backend, BytesLike
-from .errors import DatasetError
+from .errors import BlockValuesError, DatasetError, ObjectSizeError
+from .frame import read_size
+from .limit import MAX_TEXT_BYTES
 
 CHECKSUM_BYTES = 4
 INDEX_ENTRY_BYTES = 16
 ABSENT = 2**64 - 1
+COUNT_BYTES = 4
+"""Of the number of texts before the texts of a chunk."""
+
+PACKED_SLACK_BYTES = 2**16
+"""How much longer than its values a chunk may be: codecs have headers, and add to what they cannot pack."""
 
 Region = tuple[slice, ...]
 """A slice of step 1 and known bounds for each dimension."""
@@ -41,6 +48,10 @@ ShardIndices = dict[str, npt.NDArray[np.uint64]]
 
 class ShardDamageError(Exception):
     """What is wrong with a shard; the caller knows which block it belongs to."""
+
+
+class MissingShardError(ShardDamageError):
+    """There is no such shard."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,26 @@ class ShardLayout:
     def index_bytes(self) -> int:
         """Length of the index at the end of a shard."""
         return INDEX_ENTRY_BYTES * prod(self.grid) + CHECKSUM_BYTES
+
+    @cached_property
+    def chunk_values(self) -> int:
+        """How many values a chunk holds."""
+        return prod(self.chunk)
+
+    @cached_property
+    def max_decoded_bytes(self) -> int:
+        """What a chunk decodes to: exactly that for numbers, at most for texts."""
+        return MAX_TEXT_BYTES if self.dtype == object else self.chunk_values * self.dtype.itemsize
+
+    @cached_property
+    def max_chunk_bytes(self) -> int:
+        """How long an encoded chunk may be."""
+        return self.max_decoded_bytes + self.max_decoded_bytes // 64 + PACKED_SLACK_BYTES
+
+    @cached_property
+    def max_shard_bytes(self) -> int:
+        """How long a shard may be."""
+        return prod(self.grid) * self.max_chunk_bytes + self.index_bytes
 
     def key(self, place: Sequence[int]) -> str:
         """Return the key of the shard at `place` of the array's grid of shards."""
@@ -156,6 +187,11 @@ def encode_shard(layout: ShardLayout, values: npt.NDArray[Any]) -> list[BytesLik
 def _encode_chunk(layout: ShardLayout, values: npt.NDArray[Any]) -> Any:
     if layout.dtype == object:
         body = VLenUTF8().encode(values.ravel())
+        if len(body) > MAX_TEXT_BYTES:
+            raise BlockValuesError(
+                f"array {layout.path}: expected texts of at most {MAX_TEXT_BYTES} bytes in a block, found {len(body)}; "
+                "use smaller blocks, or shorter texts"
+            )
         return body if layout.packer is None else layout.packer.encode(body)
     cast_values = np.ascontiguousarray(values, dtype=layout.dtype)
     return cast_values.tobytes() if layout.packer is None else layout.packer.encode(cast_values)
@@ -185,7 +221,7 @@ def read_shard(
     """
     key = layout.key(place)
     wanted = [range(part.start // size, -(-part.stop // size)) for part, size in zip(region, layout.chunk, strict=True)]
-    whole = _fetch(backend, key) if prod(map(len, wanted)) == prod(layout.grid) else None
+    whole = _fetch_whole(backend, layout, key) if prod(map(len, wanted)) == prod(layout.grid) else None
     if whole is not None:
         index = parse_index(layout, _tail(whole, layout), key)
     elif key in indices:
@@ -194,7 +230,7 @@ def read_shard(
         index = parse_index(layout, _fetch(backend, key, SuffixByteRequest(layout.index_bytes)), key)
         indices[key] = index.copy()  # or it would keep the whole object where a server sends nothing less
     for chunk in product(*wanted):
-        start, n_bytes = (int(number) for number in index[chunk])
+        start, n_bytes = _parse_span(layout, index, chunk, key)
         span = RangeByteRequest(start, start + n_bytes)
         encoded = whole[span.start : span.end] if whole is not None else _fetch(backend, key, span)
         _copy_chunk(layout, key, chunk, encoded, region, out)
@@ -219,7 +255,7 @@ def read_whole_at(backend: Backend, layout: ShardLayout, place: Sequence[int]) -
     ShardDamageError
         If it is gone, or not what was written.
     """
-    return decode_object(layout, _fetch(backend, layout.key(place)), layout.key(place))
+    return decode_object(layout, _fetch_whole(backend, layout, layout.key(place)), layout.key(place))
 
 
 def decode_object(layout: ShardLayout, encoded: BytesLike, key: str) -> npt.NDArray[Any]:
@@ -230,12 +266,12 @@ def decode_object(layout: ShardLayout, encoded: BytesLike, key: str) -> npt.NDAr
     ShardDamageError
         If the bytes are not what was written.
     """
-    values = np.empty(layout.shard, dtype=layout.dtype)
     body = memoryview(encoded)
     index = parse_index(layout, _tail(body, layout), key)
+    values = np.empty(layout.shard, dtype=layout.dtype)
     everything = tuple(slice(0, size) for size in layout.shard)
     for chunk in np.ndindex(layout.grid):
-        start, n_bytes = (int(number) for number in index[chunk])
+        start, n_bytes = _parse_span(layout, index, chunk, key)
         _copy_chunk(layout, key, chunk, body[start : start + n_bytes], everything, values)
     return values
 
@@ -247,7 +283,17 @@ def _tail(body: memoryview, layout: ShardLayout) -> memoryview:
 def _fetch(backend: Backend, key: str, byte_range: ByteRequest | None = None) -> memoryview:
     found = backend.fetch(key, byte_range)
     if found is None:
-        raise ShardDamageError(f"expected the object {key}, found nothing")
+        raise MissingShardError(f"expected the object {key}, found nothing")
+    return found
+
+
+def _fetch_whole(backend: Backend, layout: ShardLayout, key: str) -> memoryview:
+    try:
+        found = backend.fetch_limited(key, layout.max_shard_bytes)
+    except ObjectSizeError as error:
+        raise ShardDamageError(f"expected at most {layout.max_shard_bytes} bytes in {key}, found more") from error
+    if found is None:
+        raise MissingShardError(f"expected the object {key}, found nothing")
     return found
 
 
@@ -268,6 +314,19 @@ def parse_index(layout: ShardLayout, encoded: memoryview, key: str) -> npt.NDArr
     if (index == ABSENT).any():
         raise ShardDamageError(f"expected every chunk in the index of {key}, found one left out")
     return index
+
+
+def _parse_span(
+    layout: ShardLayout, index: npt.NDArray[np.uint64], chunk: tuple[int, ...], key: str
+) -> tuple[int, int]:
+    """Return where a chunk begins and how many bytes it has, which may lie past the end but not past all bounds."""
+    start, n_bytes = map(int, index[chunk])
+    if not (CHECKSUM_BYTES <= n_bytes <= layout.max_chunk_bytes and start <= layout.max_shard_bytes):
+        raise ShardDamageError(
+            f"expected chunks of {CHECKSUM_BYTES} to {layout.max_chunk_bytes} bytes within {layout.max_shard_bytes} in "
+            f"the index of {key}, found {n_bytes} bytes from {start} on"
+        )
+    return start, n_bytes
 
 
 def _strip_checksum(encoded: memoryview, where: str) -> memoryview:
@@ -303,19 +362,33 @@ def _copy_chunk(
 
 
 def _is_plain(target: npt.NDArray[Any]) -> bool:
-    return target.dtype != object and target.flags.c_contiguous
+    return target.dtype.kind not in "Ob" and target.flags.c_contiguous
 
 
 def _unpack_into(layout: ShardLayout, body: memoryview, target: npt.NDArray[Any]) -> None:
     """Decode a chunk to where it belongs; the decoders themselves do not say when it does not fill that."""
-    n_bytes = int.from_bytes(body[4:8], "little")  # a Blosc frame's header: its decoded size
-    if n_bytes != target.nbytes:
-        raise ValueError(f"{n_bytes} bytes, expected {target.nbytes}")
+    _validate_size(layout, read_size(layout.packer, body))
     cast("Any", layout.packer).decode(body, out=target)
 
 
 def _decode_chunk(layout: ShardLayout, body: Any) -> npt.NDArray[Any]:
     if layout.packer is not None:
+        _validate_size(layout, read_size(layout.packer, body))  # the decoder sets aside what the frame declares
         body = layout.packer.decode(body)
-    values = VLenUTF8().decode(body) if layout.dtype == object else np.frombuffer(body, layout.dtype)
+    _validate_size(layout, len(body))
+    values = _decode_texts(layout, body) if layout.dtype == object else np.frombuffer(body, layout.dtype)
+    if layout.dtype == bool and (values.view(np.uint8) > 1).any():  # NumPy counts the bytes of a mask, and trusts them
+        raise ValueError("a truth value other than 0 and 1")
     return cast("npt.NDArray[Any]", values.reshape(layout.chunk))
+
+
+def _validate_size(layout: ShardLayout, n_bytes: int) -> None:
+    if n_bytes > layout.max_decoded_bytes or (n_bytes != layout.max_decoded_bytes and layout.dtype != object):
+        raise ValueError(f"{n_bytes} bytes, expected {layout.max_decoded_bytes}")
+
+
+def _decode_texts(layout: ShardLayout, body: Any) -> npt.NDArray[Any]:
+    n_texts = int.from_bytes(memoryview(body)[:COUNT_BYTES], "little")
+    if n_texts != layout.chunk_values or len(body) < COUNT_BYTES:  # the decoder sets aside a place for each
+        raise ValueError(f"{n_texts} texts, expected {layout.chunk_values}")
+    return cast("npt.NDArray[Any]", VLenUTF8().decode(body))

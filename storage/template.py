@@ -15,12 +15,14 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.core.dtype import VariableLengthUTF8
 from zarr.storage import MemoryStore
 
+from .array_document import copied_arrays, validate_array
 from .backend import Backend
 from .block import plan_blocks
 from .create_only import create_or_fetch
 from .document import as_json, collect_objects, consolidate, read_document, write_document
 from .errors import DatasetError, RunMismatchError
 from .part import Part, part_document, part_path
+from .run_document import parse_run_arrays
 from .schema import COMMITS, COORDINATES, PARTS, STORED_AS_ACTIVATIONS, ArrayPlan
 
 TEXT: Any = VariableLengthUTF8()
@@ -141,6 +143,8 @@ def _make_documents(name: str, plan: RunPlan) -> dict[str, bytes]:
     group.create_group(PARTS)
     write_document(memory, part_path(name, 0), part_document(first_part(plan)))
     consolidate(memory, name)
+    own = read_document(memory, name) or {}
+    parse_run_arrays(memory, name, own, block=plan.block, n_blocks=n_rows // plan.block)  # what is written can be read
     return collect_objects(memory)
 
 
@@ -157,11 +161,11 @@ def raise_shapes(store: Store, name: str, *, n_rows: int) -> None:
     A shape is only ever raised here, and this project's readers do not ask it. Two processes that add parts at once may
     leave the smaller shape; whoever writes or completes the run next raises it again.
     """
-    group = zarr.open_group(store, path=name, mode="r", zarr_format=3, use_consolidated=True)
-    for array in group.array_keys():
+    for array in copied_arrays(read_document(store, name) or {}, where=f"run {name}"):
         document = read_document(store, f"{name}/{array}")
         if document is None:
             raise DatasetError(f"run {name}: expected {array}/zarr.json, found none; restore it from a copy")
+        validate_array(document, where=f"run {name}, array {array}")
         if document["dimension_names"][0] == "sample" and document["shape"][0] < n_rows:
             document["shape"][0] = n_rows
             write_document(store, f"{name}/{array}", document)

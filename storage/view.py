@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +14,25 @@ from xarray.core import indexing
 
 from .reader import ArrayReader
 from .schema import COORDINATES
+from .shard import Region, ShardLayout
+
+
+class Reader(Protocol):
+    """What reads an array: its shape, how its values lie, and the values of a region."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    @property
+    def layout(self) -> ShardLayout: ...  # noqa: D102
+
+    def read(self, region: Region) -> npt.NDArray[Any]: ...  # noqa: D102
 
 
 class LazyArray(BackendArray):
-    """An array of a run that xarray reads when its values are needed."""
+    """An array of a store that xarray reads when its values are needed."""
 
-    def __init__(self, reader: ArrayReader) -> None:
+    def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self.shape = reader.shape
         self.dtype = reader.layout.dtype

@@ -72,13 +72,12 @@ def ablate(
     Matched random neurons are replaced likewise. Only if the Super Neurons change more answers than every control is
     it said that the model uses them. The test split is opened.
     """
-    from rich.console import Console
-
     from search.selection import Selection
     from storage import open_dataset
 
     from ..ablation.condition import VALUES, AblationSpec, parse_value, parse_where
     from ..planning.experiment import Cluster
+    from ..terminal import PlainConsole
     from .extract import make_engine
 
     spec = AblationSpec(
@@ -100,7 +99,7 @@ def ablate(
     if as_json:
         print_json({"runs": [to_figures(study) for study in studies]})
         return
-    console = Console()
+    console = PlainConsole()
     for study in studies:
         console.print(table_of_conditions(study))
         console.print()

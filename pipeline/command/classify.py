@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..terminal import PlainConsole, show_line
 from .store import AsJson, print_json
 
 if TYPE_CHECKING:
@@ -87,8 +88,6 @@ def _answer(
     explain: bool,
     as_json: bool,
 ) -> None:
-    from rich.console import Console
-
     from ..prediction_table import print_prediction
 
     predictions = loaded.classify(images, questions, choices=choices)
@@ -100,7 +99,7 @@ def _answer(
         print_json({"answers": told})
         return
     for asked, prediction in zip(questions, predictions, strict=True):
-        print_prediction(Console(), asked, prediction, n_layers=loaded.n_layers, explain=explain)
+        print_prediction(PlainConsole(), asked, prediction, n_layers=loaded.n_layers, explain=explain)
 
 
 def _answer_batch(loaded: EarlyExitClassifier, path: str, *, explain: bool) -> None:
@@ -116,5 +115,5 @@ def _answer_batch(loaded: EarlyExitClassifier, path: str, *, explain: bool) -> N
             failed.append(line.error)
     sys.stdout.flush()
     if failed:
-        typer.echo(f"superneurons: {len(failed)} of {n_lines} lines not answered, the first: {failed[0]}", err=True)
+        show_line(f"superneurons: {len(failed)} of {n_lines} lines not answered, the first: {failed[0]}", err=True)
         raise typer.Exit(2)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..limit import MAX_BLOCK, MAX_TOKENS
+from ..terminal import show_line
 from .cluster import Address, GpusPerWorker, Serial, Threads, Workers
 from .plan import Only
 from .source import (
@@ -264,4 +265,4 @@ def print_reports(reports: Sequence[ExtractionReport], *, as_json: bool) -> None
             f"{report.run}: {report.n_samples} samples in {report.n_blocks} blocks, {report.n_computed} computed now"
         )
         for sample_id, reason in report.quarantined.items():
-            typer.echo(f"  quarantined: {sample_id}: {reason}")
+            show_line(f"  quarantined: {sample_id}: {reason}")

@@ -64,8 +64,6 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Find the Super Neurons of every run and compare them with the baselines."""
-    from rich.console import Console
-
     from search import SearchError
     from search.selection import Selection, parse_correction, parse_select
     from search.stump import parse_metric, parse_rule
@@ -76,6 +74,7 @@ def search(
     from ..engine.dask_engine import open_scheduler
     from ..progress import search_runs
     from ..search_table import Finding, print_findings
+    from ..terminal import PlainConsole
 
     selection = Selection(
         select=parse_select(select),
@@ -113,7 +112,7 @@ def search(
     if as_json:
         print_json({"runs": [finding.to_dict(neurons=neurons) for finding in findings]})
     else:
-        print_findings(Console(), findings, neurons=neurons)
+        print_findings(PlainConsole(), findings, neurons=neurons)
 
 
 def _keep(report: SearchReport, folder: Path | None, *, max_loss: float | None, scheduler: Any) -> ExitCurve | None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..terminal import PlainConsole, show_line
+
 if TYPE_CHECKING:
     from storage import Dataset
     from storage.fault import AuditCount, Fault
@@ -27,8 +29,6 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be
 
 def status(store: ReadableStoreUrl, as_json: AsJson = False) -> None:
     """Show which runs a store holds and how much of each is committed."""
-    from rich.console import Console
-
     from storage import open_dataset
 
     from ..table import table_of_runs
@@ -38,7 +38,7 @@ def status(store: ReadableStoreUrl, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"runs": [run.describe() for run in runs]})
     else:
-        Console().print(table_of_runs(runs))
+        PlainConsole().print(table_of_runs(runs))
 
 
 def validate(
@@ -89,7 +89,7 @@ def repair(
         print_json(asdict(plan) | {"dry_run": dry_run})
     else:
         for move in plan.moves:
-            typer.echo(f"{'would move' if dry_run else 'moved'} {move.key} to _aside: {move.reason}")
+            show_line(f"{'would move' if dry_run else 'moved'} {move.key} to _aside: {move.reason}")
         for run, block in plan.blocks:
             state = "would be" if dry_run else "is"
             typer.echo(f"run {run}, block {block}: {state} pending; run the command that wrote it again")
@@ -123,7 +123,7 @@ def gc(
         print_json({"deleted": [] if dry_run else keys, "garbage": keys, "dry_run": dry_run})
     else:
         for key in keys:
-            typer.echo(f"{'would delete' if dry_run else 'deleted'} {key}")
+            show_line(f"{'would delete' if dry_run else 'deleted'} {key}")
         typer.echo(f"{len(keys)} objects {'to delete' if dry_run else 'deleted'}")
 
 
@@ -146,7 +146,7 @@ def _audit(dataset: Dataset, *, full: bool, count: AuditCount | None = None) -> 
 
 def _print_faults(faults: list[Fault]) -> None:
     for fault in faults[:SHOWN_FAULTS]:
-        typer.echo(str(fault))
+        show_line(str(fault))
     if len(faults) > SHOWN_FAULTS:
         typer.echo(f"... and {len(faults) - SHOWN_FAULTS} more (--json lists all)")
 

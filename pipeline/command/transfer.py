@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..terminal import PlainConsole, show_line
 from .cluster import EngineName
 from .store import AsJson, ReadableStoreUrl, print_json
 
@@ -28,8 +29,6 @@ def transfer(
     as_json: AsJson = False,
 ) -> None:
     """Study what Super Neurons carry over to other tasks, prompts, pictures, layers and models."""
-    from rich.console import Console
-
     from search import SearchError
     from search.transfer.survey import BYS, Survey, parse_by
     from storage import open_dataset
@@ -53,7 +52,7 @@ def transfer(
         )
         found = {kind: survey.study(kind) for kind in wanted}
     for reason in survey.left_out.values():
-        typer.echo(f"left out: {reason}", err=True)
+        show_line(f"left out: {reason}", err=True)
     studies = [study for some in found.values() for study in some]
     missing = [kind for kind, some in found.items() if not some]
     if not studies:
@@ -61,7 +60,7 @@ def transfer(
     if as_json:
         print_json({"studies": [describe_study(study) for study in studies]})
     else:
-        console = Console()
+        console = PlainConsole()
         print_studies(console, studies)
         if missing:
             console.print(f"Nothing to compare by {', '.join(missing)}: {REMEDY}.", soft_wrap=True)

@@ -183,14 +183,17 @@ def _label(plan: StudyPlan, arrays: Mapping[str, npt.NDArray[Any]], result: Resu
 def open_study(dataset: Dataset, path: str) -> xarray.Dataset:
     """Return the study at `path` of `dataset`, lazily: only its metadata and labels are read.
 
-    Any Zarr reader opens the same group, ``<path>/figures``. Cells that are not there yet hold fill values.
-    """
-    import xarray
-    from zarr.storage import StorePath
+    Any Zarr reader opens the same group, ``<path>/figures``. Cells that are not there yet hold fill values. Attributes
+    are told and not obeyed: no number becomes a date.
 
-    place = StorePath(dataset.store, f"{path}/{FIGURES}")  # its own copy of the metadata: no listing
-    opened: xarray.Dataset = xarray.open_zarr(place, consolidated=True)
-    return opened.assign_attrs(path=path)
+    Raises
+    ------
+    DatasetError
+        If there is no such study, or one that is not as the format says.
+    """
+    from storage.result_view import view_folder
+
+    return view_folder(dataset.store, f"{path}/{FIGURES}").assign_attrs(path=path)
 
 
 def identify_runs(searched: Sequence[SearchedRun]) -> dict[str, Any]:
