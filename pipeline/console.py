@@ -1,0 +1,54 @@
+"""Where people read: results on standard output; progress and notes on standard error, unless they want quiet."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextvars import ContextVar
+from datetime import datetime
+from typing import IO
+
+from rich.console import Console
+
+PIPE_WIDTH = 10_000
+"""Characters of a line that is not for a terminal: nothing is cut or wrapped there."""
+
+QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
+"""Whether this command is to keep to its results and errors."""
+
+
+def open_console(stream: IO[str] | None = None) -> Console:
+    """Return what prints on `stream`, standard output if it is None.
+
+    A terminal has its own width and colours; a pipe or a file has neither. ``NO_COLOR`` and ``TERM=dumb`` keep a
+    terminal plain, ``FORCE_COLOR`` colours the rest.
+    """
+    target = sys.stdout if stream is None else stream
+    on_terminal = target.isatty()
+    dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+    coloured = (on_terminal and not dumb) or bool(os.environ.get("FORCE_COLOR"))
+    plain = not coloured or bool(os.environ.get("NO_COLOR"))
+    return Console(
+        file=target,
+        width=None if on_terminal else PIPE_WIDTH,
+        force_terminal=on_terminal or not plain,
+        force_interactive=on_terminal and not dumb,
+        color_system=None if plain else "auto" if on_terminal else "standard",
+        highlight=False,
+    )
+
+
+def open_log() -> Console:
+    """Return what prints progress and notes on standard error."""
+    return open_console(sys.stderr)
+
+
+def print_note(text: str) -> None:
+    """Print what is good to know, and no result, on standard error; nothing where it is to be quiet."""
+    if not QUIET.get():
+        open_log().print(text, soft_wrap=True, markup=False)
+
+
+def stamp_line(text: str) -> str:
+    """Return a line of a log, with the time before it."""
+    return f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {text}"
