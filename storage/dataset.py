@@ -88,9 +88,11 @@ class Dataset:
         """
         if not self.has_run(name):
             there = self.run_names()
-            shown = list_names(there, remedy=f"superneurons status {self.url} lists all")
-            remedy = suggest_name(name, there, otherwise="choose one of them")
-            raise RunNotFoundError(f"{self.url}: expected one of the runs {shown}; found {name!r}; {remedy}")
+            near = suggest_name(name, there, otherwise="")
+            shown = "" if near else f": {list_names(there, remedy=f'superneurons status {self.url} lists all')}"
+            raise RunNotFoundError(
+                f"{self.url}: expected one of its {len(there)} runs{shown}, found {name!r}; {near or 'choose one of them'}"
+            )
         return Run(self.store, name)
 
     def planned_run(self, name: str, block: Block) -> Run:

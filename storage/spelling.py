@@ -9,6 +9,9 @@ from typing import TypeVar
 Choice = TypeVar("Choice", bound=str)
 
 MAX_SUGGESTIONS = 3
+MAX_FARTHER = 0.05
+"""How much less alike than the nearest name others may be, of 1, to be suggested as well."""
+
 SHOWN_NAMES = 8
 """Names that a message lists, at most."""
 
@@ -16,11 +19,13 @@ SHOWN_NAMES = 8
 def suggest_name(found: str, known: Iterable[str], *, otherwise: str) -> str:
     """Return the remedy for a name that is not known: ``did you mean 'x'?`` where some are near, else `otherwise`."""
     by_folded = {name.casefold(): name for name in known}
-    near = difflib.get_close_matches(found.casefold(), by_folded, n=MAX_SUGGESTIONS)
+    wanted = found.casefold()
+    near = difflib.get_close_matches(wanted, by_folded, n=MAX_SUGGESTIONS)
     if not near:
         return otherwise
-    *others, last = (repr(by_folded[name]) for name in near)
-    return f"did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
+    alike = [difflib.SequenceMatcher(None, name, wanted).ratio() for name in near]
+    nearest = [name for name, share in zip(near, alike, strict=True) if share >= alike[0] - MAX_FARTHER]
+    return f"did you mean {' or '.join(repr(by_folded[name]) for name in nearest)}?"
 
 
 def list_names(names: Sequence[str], *, remedy: str) -> str:

@@ -114,17 +114,17 @@ def join_words() -> None:
     """
     if os.environ.get(COMPLETE) != "complete_bash" or "COMP_WORDS" not in os.environ:
         return
-    words = os.environ["COMP_WORDS"].split(" ")
+    words = os.environ["COMP_WORDS"].split("\n")
     place = min(int(os.environ.get("COMP_CWORD", len(words))), len(words) - 1)
     first = place
     while first > 1 and (words[first] in BASH_BREAKS or words[first - 1] in BASH_BREAKS):
         first -= 1
     whole = "".join(words[first : place + 1])
-    end = max(whole.rfind(mark) for mark in BASH_BREAKS) + 1
+    end = max(whole.rfind("@"), whole.rfind(":") + 1)  # readline takes an @ for the beginning of a word, a : for none
     if first < place:
         os.environ |= {
             CUT: whole[:end],
-            "COMP_WORDS": " ".join([*words[:first], whole[end:]]),
+            "COMP_WORDS": "\n".join([*words[:first], whole[end:]]),
             "COMP_CWORD": str(first),
         }
 
