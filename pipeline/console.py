@@ -33,7 +33,7 @@ def open_console(stream: IO[str] | None = None) -> Console:
         width=None if on_terminal else PIPE_WIDTH,
         force_terminal=on_terminal or not plain,
         force_interactive=on_terminal and not dumb,
-        color_system=None if plain else "auto" if on_terminal else "standard",
+        color_system=None if plain else "auto" if on_terminal and not dumb else "standard",
         highlight=False,
     )
 

@@ -90,8 +90,9 @@ class Dataset:
             there = self.run_names()
             near = suggest_name(name, there, otherwise="")
             shown = "" if near else f": {list_names(there, remedy=f'superneurons status {self.url} lists all')}"
+            remedy = near or "choose one of them"
             raise RunNotFoundError(
-                f"{self.url}: expected one of its {len(there)} runs{shown}, found {name!r}; {near or 'choose one of them'}"
+                f"{self.url}: expected one of its {len(there)} runs{shown}, found {name!r}; {remedy}"
             )
         return Run(self.store, name)
 
