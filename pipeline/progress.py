@@ -43,7 +43,7 @@ class LogLines:
     def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
         self._clock = clock
-        self._interval_s = _read_interval()
+        self.interval_s = _read_interval()
         self._last_s = clock()
         self.is_shown = not console.is_interactive and not QUIET.get()
 
@@ -54,8 +54,8 @@ class LogLines:
             self._console.print(stamp_line(text), markup=False, highlight=False, soft_wrap=True)
 
     def say_in_turn(self, text: Callable[[], str]) -> None:
-        """Print a line if the last one is long enough ago."""
-        if self._clock() - self._last_s >= self._interval_s:
+        """Print a line if the last one, or the beginning, is long enough ago."""
+        if self._clock() - self._last_s >= self.interval_s:
             self.say(text())
 
 
@@ -87,10 +87,12 @@ class StepProgress:
         self.bar.update(self._shown, completed=done, total=total, figures=self._count(done, total))
         self._lines.say_in_turn(lambda: f"{self._description}: {self._tell(done, total)}")
 
-    def end(self, done: str = "") -> None:
-        """Say that all is done, or how it is called."""
+    def end(self, done: str, *, if_long: bool = False) -> None:
+        """Say that all is `done`; `if_long`, only of what took as long as there is between two lines."""
+        if if_long and self._elapsed_s() < self._lines.interval_s:
+            return
         count = f"{self._count(self._done, None)} " if self._done else ""
-        self._lines.say(f"{self._description}: {done or 'done'}, {count}in {_name_span(self._elapsed_s())}")
+        self._lines.say(f"{self._description}: {done}, {count}in {_name_span(self._elapsed_s())}")
 
     def _tell(self, done: int, total: int | None) -> str:
         rate = done / max(self._elapsed_s(), 1e-9)
@@ -202,11 +204,12 @@ def show_search_progress(description: str, done: str = "searched") -> Iterator[N
 
 
 @contextmanager
-def show_steps(description: str, *, unit: str, done: str = "") -> Iterator[OnSteps]:
+def show_steps(description: str, *, unit: str, done: str = "done") -> Iterator[OnSteps]:
     """Show on standard error how far the ``with`` block is.
 
     What it gives is called with the number done so far and, if that is known, with how many there are; call it as often
-    as you like. A terminal has a bar, a log a line every few seconds and one at the end, ``--quiet`` neither.
+    as you like. A terminal has a bar, a log a line every few seconds and a last one, ``--quiet`` neither. Of what is
+    done before the first line is due, a log says nothing.
 
     Parameters
     ----------
@@ -220,7 +223,7 @@ def show_steps(description: str, *, unit: str, done: str = "") -> Iterator[OnSte
     progress = StepProgress(open_log(), description, unit=unit)
     with progress.bar:
         yield progress.on_steps
-    progress.end(done)
+    progress.end(done, if_long=True)
 
 
 def search_runs(dataset: Dataset, names: Sequence[str], **options: Any) -> list[SearchReport]:

@@ -91,9 +91,7 @@ class Dataset:
             near = suggest_name(name, there, otherwise="")
             shown = "" if near else f": {list_names(there, remedy=f'superneurons status {self.url} lists all')}"
             remedy = near or "choose one of them"
-            raise RunNotFoundError(
-                f"{self.url}: expected one of its {len(there)} runs{shown}, found {name!r}; {remedy}"
-            )
+            raise RunNotFoundError(f"{self.url}: expected one of its runs{shown}, found {name!r}; {remedy}")
         return Run(self.store, name)
 
     def planned_run(self, name: str, block: Block) -> Run:
