@@ -124,15 +124,25 @@ def _audit(dataset: Dataset, *, full: bool, count: AuditCount | None = None) -> 
 
     from ..progress import show_steps
 
-    n_done = 0
+    n_done, n_planned = 0, _count_blocks(dataset)
 
     def on_block(*_: object) -> None:
         nonlocal n_done
         n_done += 1
-        on_steps(n_done, None)
+        on_steps(n_done, n_planned)
 
     with show_steps(f"{dataset.url}: look", unit="blocks", done="looked at") as on_steps:
         return list(audit_dataset(dataset, full=full, count=count, on_block=on_block))
+
+
+def _count_blocks(dataset: Dataset) -> int | None:
+    """Count the blocks that are planned; None where a document is too damaged to tell, which the audit will say."""
+    from storage import DatasetError
+
+    try:
+        return sum(len(dataset.run(name).blocks) for name in dataset.run_names())
+    except (DatasetError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _print_faults(faults: list[Fault]) -> None:

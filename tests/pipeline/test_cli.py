@@ -16,6 +16,7 @@ from pipeline.cli import main
 from pipeline.command.option import split_names
 from pipeline.model import BUILTIN_MODELS
 from storage import ensure_dataset
+from tests.search.planted import make_planted_run
 
 EXTRACT = ["extract", "--serial", "--model", "tiny-llava", "--task", "easy-vqa.shape", "--limit", "40"]
 EXTRACT += ["--block", "16", "--dtype", "float32"]
@@ -204,20 +205,20 @@ def test_status_and_extract_print_json(
 @pytest.mark.parametrize(
     ("words", "remedy"),
     [
-        (["serach", "STORE"], "expected one of its commands, found 'serach'; did you mean 'search'?"),
+        (["searhc", "STORE"], "expected one of its commands, found 'searhc'; did you mean 'search'?"),
         (
             ["search", "STORE", "--metrc", "f1"],
             "search: expected one of its options, found '--metrc'; did you mean '--m",
         ),
         (["--verison"], "expected one of its options, found '--verison'; did you mean '--version'?"),
-        (["search", "STORE", "--metric", "acuracy"], "did you mean 'accuracy'?"),
-        (["search", "STORE", "--rule", "midpiont"], "did you mean 'midpoint'?"),
+        (["search", "STORE", "--metric", "accurcay"], "did you mean 'accuracy'?"),
+        (["search", "STORE", "--rule", "midpoints"], "did you mean 'midpoint'?"),
         (["search", "STORE", "--select", "topk"], "did you mean 'top_k'?"),
         (["search", "STORE", "--vote", "logodds"], "did you mean 'log_odds'?"),
-        (["search", "STORE", "--correction", "hb"], "did you mean 'bh'?"),
+        (["search", "STORE", "--correction", "bhh"], "did you mean 'bh'?"),
         (["search", "STORE", "--engine", "thread"], "did you mean 'threads'?"),
         (["search", "STORE", "--site", "mpl"], "found 'mpl'; did you mean 'mlp'?"),
-        (["search", "STORE", "--run", "tiny-llava/easy-vqa.shpae"], "did you mean 'tiny-llava/easy-vqa.shape'?"),
+        (["search", "STORE", "--run", "tiny-llava/easy-vqa.shpe"], "did you mean 'tiny-llava/easy-vqa.shape'?"),
         (["transfer", "STORE", "--model", "tiny-lava"], "did you mean 'tiny-llava'?"),
         (["transfer", "STORE", "--task", "easy-vqa.shap"], "did you mean 'easy-vqa.shape'?"),
         (["transfer", "STORE", "--by", "tsk"], "did you mean 'task'?"),
@@ -227,7 +228,7 @@ def test_status_and_extract_print_json(
             ["export", "STORE", "--run", "tiny-llava/easy", "-o", "x.parquet"],
             "did you mean 'tiny-llava/easy-vqa.shape'?",
         ),
-        (["tasks", "--show", "easy-vqa.shpae"], "found none like it; did you mean 'easy-vqa.shape'?"),
+        (["tasks", "--show", "easy-vqa.shpe"], "found none like it; did you mean 'easy-vqa.shape'?"),
         (["tasks", "--show", "easy-vqa.shape@grayscale-1"], "did you mean 'greyscale-1'"),
         (["models", "--show", "tiny-qwenvl"], "did you mean 'tiny-qwen3vl'?"),
         ([*EXTRACT, "--store", "s", "--site", "residul"], "did you mean 'residual'?"),
@@ -267,28 +268,39 @@ def test_quiet_stands_before_or_after_the_name_and_leaves_results_and_errors(
     assert "every block is committed" in capfd.readouterr().err
 
 
-def test_several_names_are_repeated_or_separated_by_commas_in_old_and_new_spelling(
+def test_tasks_and_sites_are_repeated_or_separated_by_commas_in_old_and_new_spelling(
     store: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    words = [*EXTRACT[:4], "--limit", "40", "--block", "16", "--dtype", "float32", "--store", str(store), "--json"]
+    words = [*EXTRACT[:4], *EXTRACT[6:], "--store", str(store), "--json"]
+    assert call(monkeypatch, *words, "--task", "easy-vqa.color,easy-vqa.shape", "--site", "mlp,heads") == 2
+    assert "made with sites = ['residual', 'mlp', 'heads'], asked for sites = ['mlp', 'hea" in capfd.readouterr().err
     added = ["easy-vqa.color", "easy-vqa.yes-no"]
-    assert call(monkeypatch, *words, "--task", ",".join(["easy-vqa.shape", *added]), "--site", "mlp,heads") == 2
-    assert (
-        "made with sites = ['residual', 'mlp', 'heads'], asked for sites = ['mlp', 'heads']" in capfd.readouterr().err
-    )
-    for given in (["--task", f"easy-vqa.shape, {added[0]}"], ["--task", added[1], "--sites", "residual,mlp,heads"]):
+    for given in (
+        ["--task", ", ".join(added), "--sites", "mlp,residual,heads"],
+        ["--task", added[0], "--task", added[1]],
+    ):
         assert call(monkeypatch, *words, *given) == 0
-    runs = [f"tiny-llava/{task}" for task in added]
-    capfd.readouterr()
-    found = []
-    for given in (["--run", ",".join(runs)], ["--run", runs[0], "--run", runs[1]]):
-        assert call(monkeypatch, "search", str(store), "--no-save", "--json", *given, "--max-q", "1") == 0
-        found.append([row["task"] for row in json.loads(capfd.readouterr().out)["runs"]])
-    assert found == [added, added]
-    for given in (["--models", "tiny-llava", "--tasks", ",".join(added)], ["--task", added[0], "--task", added[1]]):
-        assert call(monkeypatch, "transfer", str(store), "--no-save", "--json", "--by", "layer", *given) == 0
-        studies = json.loads(capfd.readouterr().out)["studies"]
-        assert {run for study in studies for run in study["dimensions"].get("run", [])} == set(runs)
+        assert [run["run"] for run in json.loads(capfd.readouterr().out)["runs"]] == [
+            f"tiny-llava/{task}" for task in added
+        ]
+
+
+def test_runs_models_and_tasks_are_repeated_or_separated_by_commas_in_old_and_new_spelling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store = str(tmp_path / "store")
+    for name in ("m/t", "m/u", "n/t", "m/v"):
+        make_planted_run(store, options=("no", "yes"), n_samples=300, name=name)
+    for given in (["--run", "m/u,n/t"], ["--run", "m/u", "--run", "n/t"]):
+        assert call(monkeypatch, "search", store, "--no-save", "--json", *given) == 0
+        assert [(run["model"], run["task"]) for run in json.loads(capfd.readouterr().out)["runs"]] == [
+            ("m", "u"),
+            ("n", "t"),
+        ]
+    for given in (["--models", "m", "--tasks", "t, v"], ["--model", "m", "--task", "t", "--task", "v"]):
+        assert call(monkeypatch, "transfer", store, "--no-save", "--json", "--by", "task", *given) == 0
+        study = json.loads(capfd.readouterr().out)["studies"][0]
+        assert study["dimensions"]["target"] == ["m/t", "m/v"]
 
 
 def test_a_path_with_a_comma_is_one_name(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from storage.spelling import list_names, parse_choice, suggest_name
 @pytest.mark.parametrize(
     ("found", "known", "expected"),
     [
-        ("easy-vqa.shpae", ["easy-vqa.shape", "easy-vqa.color", "pope.random"], "did you mean 'easy-vqa.shape'?"),
+        ("easy-vqa.shpe", ["easy-vqa.shape", "easy-vqa.color", "pope.random"], "did you mean 'easy-vqa.shape'?"),
         ("Accuracy", ["accuracy", "f1"], "did you mean 'accuracy'?"),
         ("blurr-9", ["blur-1", "blur-2", "noise-1"], "did you mean 'blur-2' or 'blur-1'?"),
         ("zzz", ["accuracy", "f1"], "look again"),
