@@ -66,7 +66,7 @@ def test_commands_are_listed_by_what_they_are_for() -> None:
     assert headings == ["Options", *PANELS]
     assert all(any(line.startswith(f"  {command} ") for line in lines) for command in COMMANDS)
     assert "Exit codes: 0 done; 1 something failed" in " ".join(map(str.strip, lines))
-    assert not any(line.endswith("...") for line in lines)
+    assert not any(line.endswith("...") for line in lines[1:])
 
 
 @pytest.fixture(scope="module")
