@@ -2,118 +2,143 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Any
 
 import typer
 
 from .command.ablate import ablate
 from .command.classify import classify
+from .command.completion import join_words
+from .command.demo import demo
 from .command.exchange import export_columns, import_arrays
 from .command.extract import extract
+from .command.group import LOOK_AFTER, RECORD, SEARCH, SHARE, Command, CommandGroup
+from .command.mistake import FAULT, INTERRUPTED, KEPT, judge_error
+from .command.models import models
 from .command.plan import plan
 from .command.publish import fetch, publish
 from .command.report import report
 from .command.search import search
 from .command.serve import serve
-from .command.store import AsJson, gc, print_json, repair, status, validate
+from .command.store import gc, repair, status, validate
 from .command.tasks import tasks
 from .command.transfer import transfer
-from .terminal import PlainConsole, show_line
+from .console import show_line
 
 app = typer.Typer(
     name="superneurons",
-    help="Record the scalar activations of vision-language models and find the neurons that know the answer.",
+    cls=CommandGroup,
+    help="Record the scalar activations of vision-language models and find the neurons that know the answer.\n\n"
+    "Exit codes: 0 done; 1 something failed, or a store has faults; 2 a mistake in what was asked; 130 interrupted.",
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-INTERRUPTED = 130
-KEPT = "nothing that was committed is lost, the same command goes on from there"
+DEMO = "superneurons-demo"
 
 
-@app.command(epilog="Example: superneurons demo --out demo")
-def demo(
-    out: Annotated[
-        str, typer.Option(help="Folder for activations.zarr, summary.json, pictures and classifiers.")
-    ] = "superneurons-demo",
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer samples: for a first look.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Extract two built-in models' activations on ten tasks, find Super Neurons, and what they do on other tasks."""
-    from .demo import run_demo
-    from .search_table import Finding, print_findings
-    from .transfer_table import describe_study, print_studies
-
-    result = run_demo(out, quick=quick)
-    findings = [Finding(report=report) for report in result.reports]
-    if as_json:
-        studies = [describe_study(study) for study in result.studies]
-        print_json({"runs": [finding.to_dict() for finding in findings], "studies": studies})
-    else:
-        console = PlainConsole()
-        print_findings(console, findings)
-        print_studies(console, result.studies)
-        console.print(
-            f"Activations: {out}/activations.zarr   figures: {out}/summary.json   pictures: {out}/*.png   classifiers: "
-            f"{out}/classifiers/*.json",
-            soft_wrap=True,
-        )
+def add_command(panel: str, *examples: str, name: str | None = None) -> Callable[[Callable[..., None]], Any]:
+    """Return what adds a command to a panel of the help, with `examples` that run."""
+    return app.command(name, cls=Command, epilog="\n".join(examples), rich_help_panel=panel)
 
 
-app.command(epilog="Example: superneurons search demo.zarr --run tiny-llava/easy-vqa.shape --json")(search)
-app.command(epilog="Example: superneurons transfer demo.zarr --by task,layer --pictures pictures")(transfer)
-app.command(epilog="Example: superneurons report demo.zarr -o report.html")(report)
-app.command(epilog="Example: superneurons ablate demo.zarr --run tiny-llava/easy-vqa.shape")(ablate)
-app.command(
-    epilog='Example: superneurons classify found/tiny-llava.easy-vqa.shape.json --image my.png --question "what shape?"'
-)(classify)
-app.command(epilog="Example: superneurons serve found/tiny-llava.easy-vqa.shape.json --port 8000 --replicas 2")(serve)
-app.command(epilog="Example: superneurons tasks --show scenes.existence@blur-2")(tasks)
-app.command(epilog="Example: superneurons plan docs/experiment.yaml --memory 80")(plan)
-app.command(
-    epilog="Example: superneurons extract --model tiny-llava --task easy-vqa.shape --store demo.zarr --workers 2"
+add_command(RECORD, "superneurons demo", "superneurons demo --quick -o quick-demo --json")(demo)
+add_command(RECORD, "superneurons tasks", "superneurons tasks --show scenes.existence@blur-2")(tasks)
+add_command(RECORD, "superneurons models", "superneurons models --show tiny-llava --json")(models)
+add_command(RECORD, "superneurons plan docs/experiment.yaml --memory 80")(plan)
+add_command(
+    RECORD,
+    "superneurons extract --model tiny-llava --task easy-vqa.shape,easy-vqa.color \\",
+    "  --store my.zarr --workers 2",
+    "superneurons extract docs/experiment.yaml --only model=tiny-llava",
 )(extract)
-app.command(epilog="Example: superneurons status demo.zarr")(status)
-app.command(epilog="Example: superneurons validate demo.zarr --full")(validate)
-app.command(epilog="Example: superneurons repair demo.zarr --full --dry-run")(repair)
-app.command(epilog="Example: superneurons gc demo.zarr --older-than 24 --dry-run")(gc)
-app.command(epilog="Example: superneurons publish demo.zarr published --license cc-by-4.0")(publish)
-app.command(epilog="Example: superneurons fetch https://host/path part.zarr --run 'tiny-llava/*' --site mlp")(fetch)
-app.command("import", epilog="Example: superneurons import acts.npz --store my.zarr --run mine/task --site mlp")(
+add_command(RECORD, "superneurons import activations.npz --store my.zarr --run mine/task --site mlp", name="import")(
     import_arrays
 )
-app.command(
-    "export",
-    epilog="Example: superneurons export my.zarr --run mine/task --site mlp --layer 3 --units 0:512 --out mlp3.parquet",
+add_command(
+    SEARCH,
+    f"superneurons search {DEMO}/activations.zarr --classifiers found",
+    f"superneurons search {DEMO}/activations.zarr \\",
+    "  --run tiny-llava/easy-vqa.shape --baselines --json",
+)(search)
+add_command(
+    SEARCH,
+    f"superneurons transfer {DEMO}/activations.zarr \\",
+    "  --by task --pictures pictures",
+    f"superneurons transfer {DEMO}/activations.zarr \\",
+    "  --model tiny-llava --task scenes.depth,scenes.occlusion --by task,layer",
+)(transfer)
+add_command(
+    SEARCH,
+    f"superneurons report {DEMO}/activations.zarr -o report.html",
+    f"superneurons report {DEMO}/activations.zarr \\",
+    "  --run 'tiny-llava/easy-vqa.*' --no-compute --json",
+)(report)
+add_command(SEARCH, f"superneurons ablate {DEMO}/activations.zarr \\", "  --run tiny-llava/easy-vqa.shape")(ablate)
+add_command(
+    SHARE,
+    "superneurons classify \\",
+    f"  {DEMO}/classifiers/tiny-llava.easy-vqa.shape.json \\",
+    '  --image mine.png --question "what shape is in the image?" --explain',
+    "superneurons classify \\",
+    f"  {DEMO}/classifiers/tiny-llava.easy-vqa.shape.json \\",
+    "  --batch asked.jsonl",
+)(classify)
+add_command(
+    SHARE,
+    "superneurons serve \\",
+    f"  {DEMO}/classifiers/tiny-llava.easy-vqa.shape.json --port 8000",
+)(serve)
+add_command(
+    SHARE,
+    f"superneurons publish {DEMO}/activations.zarr published \\",
+    "  --license cc-by-4.0",
+    f"superneurons publish {DEMO}/activations.zarr shapes \\",
+    "  --license cc-by-4.0 --run '*/easy-vqa.shape' --scrub --dry-run",
+)(publish)
+add_command(SHARE, "superneurons fetch published part.zarr --run 'tiny-llava/*' --site mlp")(fetch)
+add_command(
+    SHARE,
+    f"superneurons export {DEMO}/activations.zarr \\",
+    "  --run tiny-llava/easy-vqa.shape --site mlp --layer 3 --units 0:64 \\",
+    "  -o mlp3.parquet",
+    name="export",
 )(export_columns)
+add_command(LOOK_AFTER, "superneurons status my.zarr", "superneurons status my.zarr --json")(status)
+add_command(LOOK_AFTER, "superneurons validate my.zarr --full")(validate)
+add_command(LOOK_AFTER, "superneurons repair my.zarr --full --dry-run")(repair)
+add_command(LOOK_AFTER, "superneurons gc my.zarr --older-than 24 --dry-run")(gc)
 
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit code 2."""
-    from search import SearchError
-    from storage import DatasetError
+    join_words()
+    sys.exit(copy_context().run(_run, sys.argv[1:] or ["--help"]))
 
-    from .errors import ExtractionError, PipelineError
 
+def _run(words: list[str]) -> int:
+    """Return the exit code of a command line."""
     try:
-        code = app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
-        if code == INTERRUPTED:  # typer turns Ctrl-C into this code
-            _complain(f"interrupted; {KEPT}", code)
+        code: int = app(words, prog_name="superneurons", standalone_mode=False) or 0
+        return _complain(f"interrupted; {KEPT}", code) if code == INTERRUPTED else code  # typer's own for Ctrl-C
     except KeyboardInterrupt:
-        code = _complain(f"interrupted; {KEPT}", INTERRUPTED)
+        return _complain(f"interrupted; {KEPT}", INTERRUPTED)
     except typer.Exit as error:
-        code = error.exit_code
-    except typer.TyperException as error:
-        reason = getattr(error, "format_message", error.__str__)()
-        code = _complain(f"{reason.rstrip('.')} (see superneurons --help)", 2)
-    except ExtractionError as error:
-        code = _complain(str(error), 1)
-    except (PipelineError, DatasetError, SearchError) as error:
-        code = _complain(str(error), 2)
-    sys.exit(code)
+        return error.exit_code
+    except BrokenPipeError:  # who read the output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAULT
+    except Exception as error:
+        judged = judge_error(error)
+        if judged is None:
+            raise
+        return _complain(judged[1], judged[0])
 
 
 def _complain(message: str, code: int) -> int:

@@ -98,7 +98,8 @@ def run_demo(out: str | Path, *, quick: bool = False) -> DemoResult:
     )
     result = DemoResult(reports=reports, studies=survey.study_tasks())
     for report in reports:
-        exits = calibrate_exits(report.searched, max_loss=MAX_LOSS).exits
+        with show_search_progress(f"{report.scan.run.name}: exits", "calibrated"):
+            exits = calibrate_exits(report.searched, max_loss=MAX_LOSS).exits
         keep_classifier(report, Path(out) / "classifiers", exits=exits, max_loss=MAX_LOSS)
     write_summary(Path(out) / "summary.json", result)
     write_pictures(Path(out), result.studies)

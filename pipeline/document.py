@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -180,9 +179,10 @@ def _describe(error: ErrorDetails, shape: type[Entry]) -> str:
 
 def _describe_unknown_key(place: Sequence[str | int], shape: type[Entry]) -> str:
     known = shape.known_keys([part for part in place[:-1] if isinstance(part, str)])
-    near = difflib.get_close_matches(str(place[-1]), known, n=1)
-    hint = f"did you mean {near[0]}?" if near else "leave it out"
-    return f"expected one of the keys {', '.join(known)}, found {place[-1]!r}; {hint}"
+    from storage.spelling import suggest_name
+
+    remedy = suggest_name(str(place[-1]), known, otherwise="leave it out")
+    return f"expected one of the keys {', '.join(known)}, found {place[-1]!r}; {remedy}"
 
 
 def _show(found: Any) -> str:

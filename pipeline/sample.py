@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
-from storage.schema import Split
-from storage.split import assign_split
-
 from .errors import SampleError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from storage.schema import Split
 
 
 MAX_IMAGE_PIXELS = 89_478_485
@@ -122,6 +121,8 @@ class Sample:
     @property
     def split(self) -> Split:
         """The published split, else the one that everything with the same ``split_key`` falls into."""
+        from storage.split import assign_split
+
         return self.published_split or assign_split(self.split_key)
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from storage.dtype import StoredDtype
 from storage.schema import SITES, Site
+from storage.spelling import parse_choice, suggest_name
 from storage.template import Compression
 
 from .errors import PipelineError
@@ -65,7 +66,9 @@ def parse_sites(text: str) -> tuple[Site, ...]:
     """
     named = {name.strip() for name in text.split(",") if name.strip()}
     if not named or not named <= set(SITES):
-        raise PipelineError(f"sites {text!r}: expected some of {', '.join(SITES)}, found {sorted(named)}; choose again")
+        strange = sorted(named - set(SITES))
+        remedy = suggest_name(strange[0], SITES, otherwise="choose again") if strange else "name one"
+        raise PipelineError(f"sites {text!r}: expected some of {', '.join(SITES)}, found {sorted(named)}; {remedy}")
     return tuple(site for site in SITES if site in named)
 
 
@@ -77,6 +80,4 @@ def parse_dtype(text: str) -> str:
     PipelineError
         If it is none.
     """
-    if text not in {AUTO, *STORED_DTYPES}:
-        raise PipelineError(f"dtype {text!r}: expected one of {', '.join([AUTO, *STORED_DTYPES])}; choose one of them")
-    return text
+    return parse_choice(text, (AUTO, *STORED_DTYPES), kind="dtype", fault=PipelineError)

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from storage import Run
 
@@ -14,9 +15,14 @@ from .planning.estimate import RunEstimate, shorten
 from .planning.forecast import count_all_objects
 
 
+def start_wide_table() -> Table:
+    """Return a table without columns, with a space between them."""
+    return Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+
+
 def table_of_runs(runs: Sequence[Run]) -> Table:
     """Return one row a run: samples, committed of its planned blocks, what it records."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = start_wide_table()
     table.add_column("run", overflow="fold")
     table.add_column("samples", justify="right")
     table.add_column("committed", justify="right")
@@ -31,7 +37,7 @@ def table_of_runs(runs: Sequence[Run]) -> Table:
 
 def table_of_estimates(estimates: Sequence[RunEstimate]) -> Table:
     """Return one row a run that is planned, and what all of them take: the sums, and the largest worker."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = start_wide_table()
     table.add_column("run", overflow="fold", min_width=14)
     for heading in ("n", "blocks", "disk", "memory", "tokens", "alone", "GPU h", "objects"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -62,7 +68,7 @@ def _name_hours(hours: float) -> str:
 
 def table_of_tasks(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Return one row a task, under a row for each source."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = start_wide_table()
     table.add_column("task", no_wrap=True)
     table.add_column("asks", overflow="fold")
     source = None
@@ -70,6 +76,30 @@ def table_of_tasks(rows: Sequence[Mapping[str, Any]]) -> Table:
         if row["source"] != source:
             source = row["source"]
             table.add_section()
-            table.add_row("", f"[dim]{source if source == 'built in' else f'from {source}'}[/dim]")
+            table.add_row("", Text(source if source == "built in" else f"from {source}", style="dim"))
         table.add_row(row["task"], row["about"])
+    return table
+
+
+def table_of_models(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return one row a model that is part of the package."""
+    table = start_wide_table()
+    table.add_column("model", overflow="fold")
+    table.add_column("type", overflow="fold")
+    for heading in ("parameters", "layers", "residual", "mlp"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        counts = (str(row[name]) for name in ("n_layers", "n_residual", "n_mlp"))
+        table.add_row(row["model"], row["model_type"], shorten(row["n_parameters"]), *counts)
+    return table
+
+
+def table_of_families(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return one row a family of models."""
+    table = start_wide_table()
+    table.add_column("family", no_wrap=True)
+    table.add_column("model types", overflow="fold")
+    table.add_column("about", overflow="fold")
+    for row in rows:
+        table.add_row(row["family"], ", ".join(row["model_types"]) or "any text-only", row["about"])
     return table

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from storage import Run
 from storage.result import Cell, Result, ResultArray, ResultFolder, ResultPlan, ensure_result, find_result, plan_cells
 from storage.schema import Site
+from storage.spelling import suggest_name
 
 from .errors import SearchError
 from .exchange import Exchange, plan_exchange
@@ -192,7 +193,8 @@ def validate_sites(run: Run, sites: Sequence[Site] | None) -> None:
     """
     for site in sites or ():
         if site not in run.sites:
-            raise SearchError(f"run {run.name}: expected one of the sites {run.sites}, found {site!r}; choose others")
+            remedy = suggest_name(site, run.sites, otherwise="choose others")
+            raise SearchError(f"run {run.name}: expected one of the sites {run.sites}, found {site!r}; {remedy}")
 
 
 def plan_scan(run: Run, supervision: Supervision, spec: ScanSpec) -> ResultPlan:

@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from storage.spelling import parse_choice
+
 from .ballot import read_votes
 from .classifier import SuperNeurons
 from .errors import SearchError
@@ -70,10 +72,7 @@ def parse_correction(text: str) -> Correction:
     SearchError
         If it is none.
     """
-    for correction in CORRECTIONS:
-        if text == correction:
-            return correction
-    raise SearchError(f"correction {text!r}: expected one of {', '.join(CORRECTIONS)}; choose one of them")
+    return parse_choice(text, CORRECTIONS, kind="correction", fault=SearchError)
 
 
 def parse_select(text: str) -> Select:
@@ -84,10 +83,7 @@ def parse_select(text: str) -> Select:
     SearchError
         If it is none.
     """
-    for select in SELECTS:
-        if text == select:
-            return select
-    raise SearchError(f"select {text!r}: expected one of {', '.join(SELECTS)}; choose one of them")
+    return parse_choice(text, SELECTS, kind="select", fault=SearchError)
 
 
 def find_q_values(scan: Scan, *, correction: Correction = "bh") -> QValues:

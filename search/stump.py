@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from storage.spelling import parse_choice
+
 from .errors import SearchError
 
 Metric = Literal["accuracy", "balanced_accuracy", "f1", "mcc"]
@@ -33,10 +35,7 @@ def parse_metric(text: str) -> Metric:
     SearchError
         If it is none.
     """
-    for metric in METRICS:
-        if text == metric:
-            return metric
-    raise SearchError(f"metric {text!r}: expected one of {', '.join(METRICS)}; choose one of them")
+    return parse_choice(text, METRICS, kind="metric", fault=SearchError)
 
 
 def parse_rule(text: str) -> Rule:
@@ -47,10 +46,7 @@ def parse_rule(text: str) -> Rule:
     SearchError
         If it is none.
     """
-    for rule in RULES:
-        if text == rule:
-            return rule
-    raise SearchError(f"rule {text!r}: expected one of {', '.join(RULES)}; choose one of them")
+    return parse_choice(text, RULES, kind="rule", fault=SearchError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from storage.spelling import parse_choice
+
 from .errors import SearchError
 
 Vote = Literal["majority", "log_odds"]
@@ -30,10 +32,7 @@ def parse_vote(text: str) -> Vote:
     SearchError
         If it is none.
     """
-    for vote in VOTES:
-        if text == vote:
-            return vote
-    raise SearchError(f"vote {text!r}: expected one of {', '.join(VOTES)}; choose one of them")
+    return parse_choice(text, VOTES, kind="vote", fault=SearchError)
 
 
 def weigh_votes(

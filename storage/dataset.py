@@ -26,6 +26,7 @@ from .errors import (
 from .part import Part, create_part
 from .run import Run
 from .schema import FORMAT, FORMAT_VERSION, PARTIAL_SUFFIX
+from .spelling import list_names, suggest_name
 from .template import RunPlan, raise_shapes, write_template
 from .url import is_remote, is_web, open_backend
 
@@ -101,12 +102,14 @@ class Dataset:
         Raises
         ------
         RunNotFoundError
-            If there is none; the message lists those there are.
+            If there is none; the message names the nearest.
         """
         if not self.has_run(name):
-            raise RunNotFoundError(
-                f"{self.url}: expected one of the runs {self.run_names()}, found {name!r}; choose one of them"
-            )
+            there = self.run_names()
+            near = suggest_name(name, there, otherwise="")
+            shown = "" if near else f": {list_names(there, remedy=f'superneurons status {self.url} lists all')}"
+            remedy = near or "choose one of them"
+            raise RunNotFoundError(f"{self.url}: expected one of its runs{shown}, found {name!r}; {remedy}")
         return Run(self.store, name)
 
     def planned_run(self, name: str, block: Block) -> Run:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from .errors import ExchangeError
 from .run import Run
 from .schema import UNIT_DIMS, Site
+from .spelling import suggest_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -78,7 +79,8 @@ def validate_neurons(run: Run, neurons: Sequence[Neuron]) -> None:
 def _validate_site(run: Run, site: Site) -> None:
     if site not in run.sites:
         raise ExchangeError(
-            f"run {run.name}: expected one of the sites {run.sites}, found {site!r}; choose one of them"
+            f"run {run.name}: expected one of the sites {run.sites}, found {site!r}; "
+            + suggest_name(site, run.sites, otherwise="choose one of them")
         )
 
 

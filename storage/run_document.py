@@ -40,8 +40,8 @@ def parse_attributes(name: str, document: dict[str, Any]) -> dict[str, Any]:
     withheld = found.get(WITHHELD, [])
     if not (isinstance(withheld, list) and all(isinstance(array, str) for array in withheld)):
         raise DatasetError(
-            f"run {name}: expected names of arrays as {WITHHELD!r} in its zarr.json, found {withheld!r:.40}; restore it "
-            "from a copy"
+            f"run {name}: expected names of arrays as {WITHHELD!r} in its zarr.json, found {withheld!r:.40}; restore "
+            "it from a copy"
         )
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from .errors import DatasetError, RunMismatchError
 from .part import Part, part_document, part_path
 from .run_document import parse_run_arrays
 from .schema import COMMITS, COORDINATES, PARTS, STORED_AS_ACTIVATIONS, ArrayPlan
+from .spelling import parse_choice
 
 TEXT: Any = VariableLengthUTF8()
 
@@ -82,9 +83,7 @@ def parse_compression(text: str) -> Compression:
     DatasetError
         If it is none.
     """
-    if text not in COMPRESSIONS:
-        raise DatasetError(f"compression {text!r}: expected one of {', '.join(COMPRESSIONS)}; choose one of them")
-    return cast("Compression", text)
+    return parse_choice(text, tuple(COMPRESSIONS), kind="compression", fault=DatasetError)
 
 
 def write_template(backend: Backend, name: str, plan: RunPlan) -> None:

@@ -15,6 +15,7 @@ from search.searched_run import SearchedRun
 from storage import Run
 from storage.block import Block, plan_blocks
 from storage.schema import SITES, Site
+from storage.spelling import parse_choice
 
 from ..engine.job import BlockJob
 from ..errors import PipelineError
@@ -109,10 +110,7 @@ def parse_value(text: str) -> Value:
     PipelineError
         If it is nothing that does.
     """
-    for value in VALUES:
-        if text == value:
-            return value
-    raise PipelineError(f"value {text!r}: expected one of {', '.join(VALUES)}; choose one of them")
+    return parse_choice(text, VALUES, kind="value", fault=PipelineError)
 
 
 def parse_where(text: str) -> Where:
@@ -123,10 +121,7 @@ def parse_where(text: str) -> Where:
     PipelineError
         If it names none.
     """
-    for where in WHERES:
-        if text == where:
-            return where
-    raise PipelineError(f"where {text!r}: expected one of {', '.join(WHERES)}; choose one of them")
+    return parse_choice(text, WHERES, kind="where", fault=PipelineError)
 
 
 def plan_conditions(searched: SearchedRun, spec: AblationSpec) -> list[Condition]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from collections.abc import Mapping
-from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .cluster import Address, GpusPerWorker, Serial, Threads, Workers
+from .completion import VALUES as VALUE_NAMES
+from .completion import WHERES, builtin_tasks, offer, offer_values, stored_runs
+from .option import SEVERAL, AsJson, ModelPlace, Save, StoreUrl, split_names
+from .output import keep_output_clear, print_json, to_plain
 from .source import Data, Labels, Question, Revision
-from .store import AsJson, StoreUrl, print_json
 
 if TYPE_CHECKING:
     import xarray
@@ -35,36 +35,52 @@ HEADINGS = ("how\nmany", "accuracy, %", "flipped, %", "SNs flip\nmore", "p-value
 
 def ablate(
     store: StoreUrl,
-    run: Annotated[list[str], typer.Option(help="This run; may be given several times.")],
-    model: Annotated[
-        str | None, typer.Option(help="Where the runs' model is, if its id does not tell: a folder or a hub id.")
+    run: Annotated[
+        list[str], typer.Option(metavar="MODEL/TASK", help=f"This run; {SEVERAL}.", autocompletion=offer(stored_runs))
+    ],
+    model: ModelPlace = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK",
+            help="Where the runs' task is, if its name does not tell.",
+            autocompletion=offer(builtin_tasks),
+        ),
     ] = None,
-    task: Annotated[str | None, typer.Option(help="Where the runs' task is, if its name does not tell.")] = None,
     data: Data = None,
     revision: Revision = None,
     labels: Labels = None,
     question: Question = None,
     value: Annotated[
         list[str] | None,
-        typer.Option(help="Put in the place of activations: mean or zero; default: one after the other."),
+        typer.Option(
+            metavar="VALUE",
+            help=f"Put in the place of activations: mean or zero; {SEVERAL}; default: one after the other.",
+            autocompletion=offer_values(VALUE_NAMES),
+        ),
     ] = None,
-    where: Annotated[str, typer.Option(help="Replace at the last token of the prompt, or everywhere.")] = "last",
-    draws: Annotated[int, typer.Option(min=1, help="Random controls from the same layers.")] = 5,
+    where: Annotated[
+        str,
+        typer.Option(
+            metavar="WHERE",
+            help="Replace at the last token of the prompt, or everywhere.",
+            autocompletion=offer_values(WHERES),
+        ),
+    ] = "last",
+    draws: Annotated[int, typer.Option(metavar="N", min=1, help="Random controls from the same layers.")] = 5,
     max_neurons: Annotated[
-        int | None, typer.Option(min=1, help="Super Neurons that are replaced, at most; default: all.")
+        int | None, typer.Option(metavar="N", min=1, help="Super Neurons that are replaced, at most; default: all.")
     ] = None,
     max_q: Annotated[
-        float, typer.Option(min=0, max=1, help="Super Neurons are above chance at this q-value; 1: any.")
+        float, typer.Option(metavar="X", min=0, max=1, help="Super Neurons are above chance at this q-value; 1: any.")
     ] = 0.05,
-    seed: Annotated[int, typer.Option(min=0, help="Of the random controls.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the random controls.")] = 0,
     workers: Workers = 1,
     threads: Threads = 1,
     gpus_per_worker: GpusPerWorker = 0,
     address: Address = None,
     serial: Serial = False,
-    save: Annotated[
-        bool, typer.Option("--save/--no-save", help="Keep scores and figures in the store, and go on from there.")
-    ] = True,
+    save: Save = True,
     as_json: AsJson = False,
 ) -> None:
     """Replace the Super Neurons in the running model, and count the answers that change.
@@ -76,12 +92,12 @@ def ablate(
     from storage import open_dataset
 
     from ..ablation.condition import VALUES, AblationSpec, parse_value, parse_where
+    from ..console import open_console
     from ..planning.experiment import Cluster
-    from ..terminal import PlainConsole
     from .extract import make_engine
 
     spec = AblationSpec(
-        values=tuple(dict.fromkeys(map(parse_value, value))) if value else VALUES,
+        values=tuple(map(parse_value, split_names(value))) or VALUES,
         where=parse_where(where),
         n_draws=draws,
         max_neurons=max_neurons,
@@ -93,13 +109,13 @@ def ablate(
     source = {key: text for key, text in told.items() if text is not None}
     selection = Selection(max_q=None if max_q >= 1 else max_q)
     studies = []
-    for name in dict.fromkeys(run):
+    for name in split_names(run):
         request = _find_request(dataset, name, model=model, source=source)
         studies.append(_ablate_run(dataset, request, spec, selection, engine=engine, save=save))
     if as_json:
         print_json({"runs": [to_figures(study) for study in studies]})
         return
-    console = PlainConsole()
+    console = open_console()
     for study in studies:
         console.print(table_of_conditions(study))
         console.print()
@@ -131,8 +147,7 @@ def _ablate_run(
     keep = save and run.is_writable
     with show_search_progress(run.name):
         searched = choose_neurons(run, selection=selection, save=keep)
-    # Ray prints deaths of workers to the standard output, which is for the figures alone
-    with show_steps(f"{run.name}: ask", unit="jobs") as on_step, redirect_stdout(sys.stderr):
+    with show_steps(f"{run.name}: ask", unit="jobs", done="asked") as on_step, keep_output_clear():
         return ablate_run(dataset, searched, request, engine=engine, spec=spec, save=keep, on_step=on_step)
 
 
@@ -146,8 +161,7 @@ def to_figures(study: xarray.Dataset) -> dict[str, Any]:
     conditions = []
     for place, name in enumerate(study["condition"].values):
         row = {figure: study[figure].values[place].item() for figure in study.data_vars}
-        known = {figure: None if math.isnan(value) else value for figure, value in row.items()}
-        conditions.append({"condition": str(name), **known})
+        conditions.append({"condition": str(name), **to_plain(row)})
     told = {name: study.attrs[name] for name in ("run", "where", "n_super_neurons")}
     return told | {"conditions": conditions, "claim": asdict(claim) | {"uses": claim.holds}}
 

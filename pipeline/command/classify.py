@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..terminal import PlainConsole, show_line
-from .store import AsJson, print_json
+from ..console import show_line
+from .option import AsJson, ModelPlace, WeightsDtypeName
+from .output import print_json, to_plain
 
 if TYPE_CHECKING:
     from ..early_exit import EarlyExitClassifier
@@ -17,42 +18,42 @@ if TYPE_CHECKING:
 ClassifierFile = Annotated[
     Path, typer.Argument(metavar="CLASSIFIER", help="A file that superneurons search --classifiers wrote.")
 ]
-ModelPlace = Annotated[
-    str | None, typer.Option("--model", help="Where its model is, if its id does not tell: a folder or a hub id.")
-]
-WeightsDtypeName = Annotated[
-    str | None, typer.Option("--weights-dtype", help="float32, float16 or bfloat16; default: as in the run.")
-]
+Adaptive = Annotated[bool, typer.Option("--adaptive/--full-depth", help="Take the classifier's exits, if it has any.")]
 
 
 def classify(
     classifier: ClassifierFile,
     image: Annotated[
-        list[Path] | None, typer.Option(help="The picture; several are shown together, in this order.")
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="The picture; several are shown together, in this order."),
     ] = None,
     question: Annotated[
-        list[str] | None, typer.Option(help="What is asked; of several, each is answered, the picture read once.")
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="What is asked; of several, each is answered, the picture read once."),
     ] = None,
     choice: Annotated[
-        list[str] | None, typer.Option(help="An answer's text, of a multiple choice; given for each.")
+        list[str] | None, typer.Option(metavar="TEXT", help="An answer's text, of a multiple choice; given for each.")
     ] = None,
     batch: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help='JSON lines {"image": ..., "question": ...}; or -.'),
+        typer.Option(metavar="FILE", help='JSON lines {"image": ..., "question": ...}; - reads standard input.'),
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="List the neurons that voted.")] = False,
-    adaptive: Annotated[
-        bool, typer.Option("--adaptive/--full-depth", help="Take the classifier's exits, if it has any.")
-    ] = True,
+    adaptive: Adaptive = True,
     model: ModelPlace = None,
     weights_dtype: WeightsDtypeName = None,
-    gpus: Annotated[float, typer.Option(min=0, help="Of this machine's GPUs, how many to compute on.")] = 0,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: PyTorch's own choice.")] = None,
+    gpus: Annotated[
+        float, typer.Option(metavar="X", min=0, help="Of this machine's GPUs, how many to compute on.")
+    ] = 0,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="CPU threads; default: PyTorch's own choice.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Answer questions about a picture by the vote of Super Neurons; no layer behind the last of them is loaded.
 
-    A batch is answered as JSON lines on standard output; exit code 2 where some of them could not be.
+    A batch is answered as JSON lines on standard output, or as one document with --json; exit code 2 where some of
+    them could not be.
     """
     from ..early_exit import EarlyExitClassifier
     from ..errors import PipelineError
@@ -74,7 +75,7 @@ def classify(
         adaptive=adaptive,
     )
     if batch is not None:
-        _answer_batch(loaded, batch, explain=explain)
+        _answer_batch(loaded, batch, explain=explain, as_json=as_json)
     else:
         _answer(loaded, image or [], question or [], choice or [], explain=explain, as_json=as_json)
 
@@ -88,6 +89,7 @@ def _answer(
     explain: bool,
     as_json: bool,
 ) -> None:
+    from ..console import open_console
     from ..prediction_table import print_prediction
 
     predictions = loaded.classify(images, questions, choices=choices)
@@ -99,21 +101,25 @@ def _answer(
         print_json({"answers": told})
         return
     for asked, prediction in zip(questions, predictions, strict=True):
-        print_prediction(PlainConsole(), asked, prediction, n_layers=loaded.n_layers, explain=explain)
+        print_prediction(open_console(), asked, prediction, n_layers=loaded.n_layers, explain=explain)
 
 
-def _answer_batch(loaded: EarlyExitClassifier, path: str, *, explain: bool) -> None:
-    import json
-
+def _answer_batch(loaded: EarlyExitClassifier, path: str, *, explain: bool, as_json: bool) -> None:
     from ..early_exit.question_file import answer_lines
+    from ..progress import show_steps
 
-    n_lines, failed = 0, []
-    for line in answer_lines(loaded, path):
-        n_lines += 1
-        sys.stdout.write(json.dumps(line.to_dict(explain=explain)) + "\n")
-        if line.prediction is None:
-            failed.append(line.error)
-    sys.stdout.flush()
+    told, failed = [], []
+    with show_steps(f"{path}: answer", unit="lines", done="answered") as on_lines:
+        for line in answer_lines(loaded, path):
+            answer = to_plain(line.to_dict(explain=explain))
+            told.append(answer if as_json else None)
+            on_lines(len(told), None)
+            if not as_json:
+                typer.echo(json.dumps(answer))
+            if line.prediction is None:
+                failed.append(line.error)
+    if as_json:
+        print_json({"answers": told})
     if failed:
-        show_line(f"superneurons: {len(failed)} of {n_lines} lines not answered, the first: {failed[0]}", err=True)
+        show_line(f"superneurons: {len(failed)} of {len(told)} lines not answered, the first: {failed[0]}", err=True)
         raise typer.Exit(2)

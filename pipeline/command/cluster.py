@@ -6,11 +6,21 @@ from typing import Annotated
 
 import typer
 
-Workers = Annotated[int, typer.Option(min=1, help="Ray actors, each with the model loaded once.")]
-Threads = Annotated[int, typer.Option(min=1, help="CPU threads of each worker.")]
-GpusPerWorker = Annotated[float, typer.Option(min=0, help="GPUs that each worker asks Ray for.")]
-Address = Annotated[str | None, typer.Option(help='Ray cluster, "auto" inside one; default: start one here.')]
+from .completion import ENGINES, offer_values
+
+Workers = Annotated[int, typer.Option(metavar="N", min=1, help="Ray actors, each with the model loaded once.")]
+Threads = Annotated[int, typer.Option(metavar="N", min=1, help="CPU threads of each worker.")]
+GpusPerWorker = Annotated[float, typer.Option(metavar="X", min=0, help="GPUs that each worker asks Ray for.")]
+Address = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help='Ray cluster, "auto" inside one; default: start one here.')
+]
 Serial = Annotated[bool, typer.Option("--serial", help="Compute in this process, without Ray.")]
 EngineName = Annotated[
-    str, typer.Option("--engine", help="threads, processes, ray, or a Dask scheduler such as tcp://host:8786.")
+    str,
+    typer.Option(
+        "--engine",
+        metavar="ENGINE",
+        help="threads, processes, ray, or a Dask scheduler such as tcp://host:8786.",
+        autocompletion=offer_values(ENGINES),
+    ),
 ]

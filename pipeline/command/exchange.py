@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import SelectionError
-from .store import AsJson, CompressionName, ReadableStoreUrl
+from .completion import SITES, offer_values
+from .option import (
+    SEVERAL,
+    AsJson,
+    CompressionName,
+    OutFile,
+    ReadableStoreUrl,
+    RunName,
+    StoredDtypeName,
+    TargetStore,
+    split_names,
+)
+from .output import print_json
 
 if TYPE_CHECKING:
     from storage import Run
@@ -18,16 +29,21 @@ if TYPE_CHECKING:
 
 def import_arrays(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Arrays: .npy, .npz, .pt or .parquet.")],
-    store: Annotated[str, typer.Option(help="A folder or s3://bucket/prefix; made if there is none.")],
+    store: TargetStore,
     run: Annotated[str, typer.Option(metavar="MODEL/TASK", help="What to call the run.")],
     labels: Annotated[
         str | None, typer.Option(metavar="FILE", help="Labels that FILE does not hold: .npy, .txt or .csv.")
     ] = None,
-    site: Annotated[str, typer.Option(help="Site of activations that name none.")] = "residual",
-    dtype: Annotated[str, typer.Option(help="Stored dtype: auto, float16 or float32.")] = "auto",
+    site: Annotated[
+        str,
+        typer.Option(metavar="SITE", help="Site of activations that name none.", autocompletion=offer_values(SITES)),
+    ] = "residual",
+    dtype: StoredDtypeName = "auto",
     compression: CompressionName = "lz4",
-    block: Annotated[int, typer.Option(min=1, help="Samples a block.")] = 1024,
-    n_heads: Annotated[int, typer.Option("--heads", min=1, help="Heads side by side in the site heads.")] = 1,
+    block: Annotated[int, typer.Option(metavar="N", min=1, help="Samples a block.")] = 1024,
+    n_heads: Annotated[
+        int, typer.Option("--heads", metavar="N", min=1, help="Heads side by side in the site heads.")
+    ] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Turn somebody's arrays into a run that is searched like any other; no code in a file is run."""
@@ -40,7 +56,7 @@ def import_arrays(
     from ..progress import show_steps
 
     arrays = read_array_file(file, site=parse_site(site), labels=labels)
-    with show_steps(f"{run}: check, then write", unit="steps") as on_block:
+    with show_steps(f"{run}: check, then write", unit="steps", done="written") as on_block:
         made = from_arrays(
             store,
             run,
@@ -54,7 +70,7 @@ def import_arrays(
         )
     figures = made.describe() | {"dtype": made.identity["dtype"], "options": made.read_options()}
     if as_json:
-        typer.echo(json.dumps(figures, indent=2))
+        print_json(figures)
     else:
         typer.echo(
             f"{made.name}: {made.n_samples} samples in {len(made.blocks)} blocks, {', '.join(made.sites)} as "
@@ -64,28 +80,31 @@ def import_arrays(
 
 def export_columns(
     store: ReadableStoreUrl,
-    run: Annotated[str, typer.Option(metavar="MODEL/TASK", help="The run to take columns from.")],
-    output: Annotated[str, typer.Option("--out", help="The file to write: .parquet or .h5ad.")],
-    site: Annotated[str | None, typer.Option(help="Site of the units.")] = None,
-    layer: Annotated[int | None, typer.Option(min=0, help="Layer of the units.")] = None,
+    run: RunName,
+    out: OutFile,
+    site: Annotated[
+        str | None,
+        typer.Option(metavar="SITE", help="Site of the units.", autocompletion=offer_values(SITES)),
+    ] = None,
+    layer: Annotated[int | None, typer.Option(metavar="N", min=0, help="Layer of the units.")] = None,
     units: Annotated[str, typer.Option(metavar="FROM:TO", help="Units of the layer, TO left out.")] = ":",
     neuron: Annotated[
         list[str] | None,
-        typer.Option(metavar="SITE:LAYER:UNIT", help="One neuron instead of a layer's; may be given several times."),
+        typer.Option(metavar="SITE:LAYER:UNIT", help=f"One neuron instead of a layer's; {SEVERAL}."),
     ] = None,
-    token: Annotated[int, typer.Option(min=0, help="Generated token, from 0.")] = 0,
+    token: Annotated[int, typer.Option(metavar="N", min=0, help="Generated token, from 0.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if there is one.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write some neurons' activations and all samples' columns as one table that other programs open."""
+    """Write some neurons' activations and all samples' columns as one table, a .parquet or .h5ad file."""
     from storage import export, open_dataset
 
     from ..progress import show_steps
 
     chosen_run = open_dataset(store).run(run)
-    neurons = _choose_neurons(chosen_run, neuron or [], site=site, layer=layer, units=units, token=token)
-    with show_steps(f"{run}: write", unit="samples") as on_samples:
-        written = export.export_columns(chosen_run, output, neurons=neurons, replace=force, on_samples=on_samples)
+    neurons = _choose_neurons(chosen_run, split_names(neuron), site=site, layer=layer, units=units, token=token)
+    with show_steps(f"{run}: write", unit="samples", done="written") as on_samples:
+        written = export.export_columns(chosen_run, out, neurons=neurons, replace=force, on_samples=on_samples)
     if as_json:
         figures = {
             "path": str(written),
@@ -94,7 +113,7 @@ def export_columns(
             "n_neurons": len(neurons),
             "size_bytes": written.stat().st_size,
         }
-        typer.echo(json.dumps(figures, indent=2))
+        print_json(figures)
     else:
         typer.echo(f"{written}: {chosen_run.n_samples} samples, {len(neurons)} neurons of {run}")
 

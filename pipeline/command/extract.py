@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..console import show_line
 from ..limit import MAX_BLOCK, MAX_TOKENS
-from ..terminal import show_line
 from .cluster import Address, GpusPerWorker, Serial, Threads, Workers
+from .completion import WEIGHTS_DTYPES, builtin_models, builtin_tasks, offer, offer_values
+from .option import SEVERAL, AsJson, CompressionName, SiteNames, StoredDtypeName, TargetStoreOrFile, split_names
+from .output import keep_output_clear, print_json
 from .plan import Only
 from .source import (
     Data,
@@ -25,7 +25,6 @@ from .source import (
     Revision,
     pick_source,
 )
-from .store import AsJson, CompressionName
 
 if TYPE_CHECKING:
     from ..document import Lines
@@ -40,11 +39,23 @@ REQUIRED = ("model", "task", "store")
 def extract(
     context: typer.Context,
     file: Annotated[
-        str | None, typer.Argument(metavar="[FILE]", help="An experiment in YAML; options come before what it says.")
+        str | None, typer.Argument(metavar="FILE", help="An experiment in YAML; options come before what it says.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="A built-in model, a local checkpoint folder or a hub id.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="A built-in model, a local checkpoint folder or a hub id.",
+            autocompletion=offer(builtin_models),
+        ),
+    ] = None,
     task: Annotated[
-        list[str] | None, typer.Option(help="A task's name, or a file or folder of one; may be given several times.")
+        list[str] | None,
+        typer.Option(
+            metavar="TASK",
+            help=f"A task's name, or a file or folder of one; {SEVERAL}.",
+            autocompletion=offer(builtin_tasks),
+        ),
     ] = None,
     data: Data = None,
     revision: Revision = None,
@@ -54,33 +65,40 @@ def extract(
     split: DatasetSplit = None,
     image_field: ImageField = None,
     label_field: LabelField = None,
-    store: Annotated[str | None, typer.Option(help="A folder or s3://bucket/prefix; made if there is none.")] = None,
+    store: TargetStoreOrFile = None,
     only: Only = None,
-    sites: Annotated[str, typer.Option(help="Sites to record, separated by commas.")] = "residual,mlp,heads",
+    sites: SiteNames = None,
     tokens: Annotated[
-        int, typer.Option(min=1, max=MAX_TOKENS, help="Passes to record: of the first tokens of the answer.")
+        int,
+        typer.Option(metavar="N", min=1, max=MAX_TOKENS, help="Passes to record: of the first tokens of the answer."),
     ] = 1,
     lens: Annotated[bool, typer.Option(help="Also store the logit lens.")] = True,
     share_images: Annotated[bool, typer.Option(help="Compute a picture once for all questions about it.")] = True,
     compiled: Annotated[
         bool, typer.Option(help="Compile the model's blocks before: it takes a while and pays on long runs.")
     ] = False,
-    dtype: Annotated[
-        str, typer.Option(help="Stored dtype: float32, float16, or auto: float16 where it is safe.")
-    ] = "auto",
+    dtype: StoredDtypeName = "auto",
     compression: CompressionName = "lz4",
-    weights_dtype: Annotated[str, typer.Option(help="The model's dtype: float32, float16 or bfloat16.")] = "float32",
+    weights_dtype: Annotated[
+        str,
+        typer.Option(
+            metavar="DTYPE",
+            help="The model's dtype: float32, float16 or bfloat16.",
+            autocompletion=offer_values(WEIGHTS_DTYPES),
+        ),
+    ] = "float32",
     block: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             min=1,
             max=MAX_BLOCK,
             help="Samples a block, computed and committed whole; default: 1024, or 512 of 1 GB a block.",
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows of prompts a forward pass.")] = 64,
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Rows of prompts a forward pass.")] = 64,
     greedy: Annotated[bool, typer.Option(help="Also generate and store the model's own answer.")] = True,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first samples of each task.")] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first samples of each task.")] = None,
     workers: Workers = 1,
     threads: Threads = 1,
     gpus_per_worker: GpusPerWorker = 0,
@@ -99,8 +117,7 @@ def extract(
     flags = read_flags(context)
     experiment, lines = assemble_experiment(file, flags)
     choices = select_runs(experiment, only=only or [], overrides=parse_settings(flags))
-    # Ray prints deaths of workers to the standard output, which is for the report alone
-    with show_progress() as progress, redirect_stdout(sys.stderr):
+    with show_progress() as progress, keep_output_clear():
         reports = extract_runs(
             find_store(experiment, lines),
             plan_requests(choices, lines=lines),
@@ -144,6 +161,8 @@ def parse_settings(flags: Mapping[str, Any]) -> dict[str, Any]:
     }
     known = {setting.name for setting in fields(ExtractionSettings)}
     named = {"n_tokens" if name == "tokens" else name: value for name, value in flags.items()}
+    if "sites" in named:
+        named["sites"] = ",".join(named["sites"])
     return {name: parsers.get(name, lambda value: value)(value) for name, value in named.items() if name in known}
 
 
@@ -202,7 +221,7 @@ def find_task_entries(flags: Mapping[str, Any]) -> list[dict[str, Any]]:
     from ..task import find_source, validate_task
 
     source = pick_source(flags)
-    names = list(dict.fromkeys(flags.get("task") or ()))
+    names = split_names(flags.get("task"))
     entries = [{"task": name} | source for name in names] or ([source] if "dataset" in source else [])
     for entry in entries:
         validate_task(find_source(entry))
@@ -258,7 +277,7 @@ def print_reports(reports: Sequence[ExtractionReport], *, as_json: bool) -> None
     from dataclasses import asdict
 
     if as_json:
-        typer.echo(json.dumps({"runs": [asdict(report) for report in reports]}, indent=2))
+        print_json({"runs": [asdict(report) for report in reports]})
         return
     for report in reports:
         typer.echo(

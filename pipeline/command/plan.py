@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .store import AsJson
+from .option import AsJson
+from .output import print_json
 
 if TYPE_CHECKING:
     from ..planning.estimate import Rate, RunEstimate
@@ -25,7 +25,7 @@ Only = Annotated[
 def plan(
     file: Annotated[str, typer.Argument(metavar="FILE", help="An experiment in YAML; see docs/experiment.yaml.")],
     only: Only = None,
-    store: Annotated[str | None, typer.Option(help="Instead of FILE's.")] = None,
+    store: Annotated[str | None, typer.Option(metavar="STORE", help="Instead of FILE's.")] = None,
     memory: Annotated[
         float | None, typer.Option(min=0, metavar="GB", help="Of a GPU, or of a worker without any; refuse more.")
     ] = None,
@@ -42,8 +42,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Tell what an experiment will take, and refuse what does not fit; config.json is all it asks of a model."""
-    from rich.console import Console
-
+    from ..console import open_console
     from ..planning.capacity import find_left, find_warnings, validate_disk, validate_host_memory, validate_memory
     from ..planning.choice import select_runs
     from ..planning.experiment_file import read_experiment
@@ -56,10 +55,9 @@ def plan(
     estimates = forecast_runs(select_runs(experiment, only=only or []), lines=lines, rates=rates, n_gpus=n_gpus)
     warnings, left = find_warnings(estimates), find_left(estimates, place)
     if as_json:
-        typer.echo(json.dumps(describe_estimates(estimates, left=left) | {"warnings": warnings}, indent=2))
+        print_json(describe_estimates(estimates, left=left) | {"warnings": warnings})
     else:
-        console = Console()
-        console.print(table_of_estimates(estimates))
+        open_console().print(table_of_estimates(estimates))
         for line in explain_estimates(estimates, left=left):
             typer.echo(line)
         for warning in warnings:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .store import AsJson, DryRun, ReadableStoreUrl, print_json
+from ..console import print_note, show_line
+from .option import AsJson, DryRun, ReadableStoreUrl, RunPatterns, SiteNames, split_names
+from .output import print_json
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -19,11 +21,6 @@ if TYPE_CHECKING:
 
 SHOWN_TRACES = 8
 
-RunPatterns = Annotated[
-    list[str] | None,
-    typer.Option("--run", metavar="NAME", help="Only this run, or a pattern such as 'tiny-llava/*'; may be repeated."),
-]
-SiteNames = Annotated[list[str] | None, typer.Option("--site", help="Only this site; may be repeated.")]
 Results = Annotated[bool, typer.Option("--results/--no-results", help="Take searches, studies and ledgers along.")]
 
 
@@ -41,7 +38,7 @@ def publish(
     run: RunPatterns = None,
     site: SiteNames = None,
     title: Annotated[str | None, typer.Option(help="Of the dataset card.")] = None,
-    author: Annotated[list[str] | None, typer.Option(help="Who made it; may be repeated.")] = None,
+    author: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Who made it; may be repeated.")] = None,
     description: Annotated[str, typer.Option(help="A paragraph for the dataset card.")] = "",
     url: Annotated[
         str | None, typer.Option(metavar="URL", help="Where a folder or a bucket will be read from: https://...")
@@ -70,8 +67,8 @@ def publish(
 
     order = PublishOrder(
         license=license_name,
-        runs=tuple(run or ()),
-        sites=cast("tuple[Site, ...]", tuple(site)) if site else None,
+        runs=tuple(split_names(run)),
+        sites=_parse_sites(site),
         questions=with_questions,
         results=results,
         scrub=scrub,
@@ -84,16 +81,17 @@ def publish(
     planned = delivery.plan_publication(open_dataset(store), order)
     _warn_of_traces(planned.inspection.traces)
     runs = [one.run.name for one in planned.runs]
+    told = {"target": target, "runs": runs, "traces": _list_traces(planned.inspection.traces)}
     if dry_run:
         count = delivery.rehearse(planned, target)
-        figures = {"target": target, "runs": runs, **asdict(count), "dry_run": True}
+        figures = {**told, **asdict(count), "commit": None, "dry_run": True}
         _tell(figures, f"would send {_name_count(count)} of {len(runs)} runs to {target}", as_json=as_json)
         return
-    with show_steps(f"{target}: send", unit="objects") as on_steps:
+    with show_steps(f"{target}: send", unit="objects", done="published") as on_steps:
         done = delivery.publish(
             planned, target, on_object=lambda count, n_all: on_steps(count.n_sent + count.n_kept, n_all)
         )
-    figures = {"target": target, "runs": runs, **asdict(done.count), "commit": done.commit, "dry_run": False}
+    figures = {**told, **asdict(done.count), "commit": done.commit, "dry_run": False}
     _tell(figures, _name_delivery(done, target), as_json=as_json)
 
 
@@ -112,12 +110,12 @@ def fetch(
 
     from ..progress import show_steps
 
-    with show_steps(f"{source}: fetch", unit="objects") as on_steps:
+    with show_steps(f"{source}: fetch", unit="objects", done="fetched") as on_steps:
         count = fetch_dataset(
             source,
             target,
-            runs=run or (),
-            sites=cast("list[Site]", site) if site else None,
+            runs=split_names(run),
+            sites=_parse_sites(site),
             results=results,
             on_object=lambda count, n_all: on_steps(count.n_sent + count.n_kept, n_all),
         )
@@ -125,11 +123,22 @@ def fetch(
     _tell({"source": source, "target": target, **asdict(count)}, told, as_json=as_json)
 
 
+def _parse_sites(given: list[str] | None) -> tuple[Site, ...] | None:
+    """Return the sites that were given; None: all."""
+    from storage.schema import SITES
+    from storage.spelling import parse_choice
+
+    from ..errors import PipelineError
+
+    names = split_names(given)
+    return tuple(parse_choice(name, SITES, kind="site", fault=PipelineError) for name in names) or None
+
+
 def _tell(figures: dict[str, Any], told: str, *, as_json: bool) -> None:
     if as_json:
         print_json(figures)
     else:
-        typer.echo(told)
+        show_line(told)
 
 
 def _name_count(count: CopyCount) -> str:
@@ -145,11 +154,15 @@ def _name_delivery(done: Delivery, target: str) -> str:
     )
 
 
+def _list_traces(traces: Counter[tuple[str, str]]) -> list[dict[str, Any]]:
+    return [{"kind": kind, "excerpt": excerpt, "n": n} for (kind, excerpt), n in traces.most_common()]
+
+
 def _warn_of_traces(traces: Counter[tuple[str, str]]) -> None:
     """Name on standard error what tells of people and machines, the most frequent first."""
     for (kind, excerpt), number in traces.most_common(SHOWN_TRACES):
-        typer.echo(f"warning: {number} x {kind} {excerpt!r:.80} would be published", err=True)
+        print_note(f"warning: {number} x {kind} {excerpt!r:.80} would be published")
     if len(traces) > SHOWN_TRACES:
-        typer.echo(f"warning: and {len(traces) - SHOWN_TRACES} others", err=True)
+        print_note(f"warning: and {len(traces) - SHOWN_TRACES} others")
     if traces:
-        typer.echo("--scrub replaces those in what tells how runs and blocks came about", err=True)
+        print_note("--scrub replaces those in what tells how runs and blocks came about")

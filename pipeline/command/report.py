@@ -8,18 +8,16 @@ from typing import Annotated
 import typer
 
 from .cluster import EngineName
-from .store import AsJson, ReadableStoreUrl, print_json
+from .option import SEVERAL, AsJson, ReadableStoreUrl, RunPatterns, split_names
+from .output import print_json
 
 
 def report(
     store: ReadableStoreUrl,
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="The page, one HTML file; what is there is replaced.")
+        Path, typer.Option("--out", "-o", metavar="FILE", help="The page, one HTML file; what is there is replaced.")
     ] = Path("report.html"),
-    run: Annotated[
-        list[str] | None,
-        typer.Option(help='Only this run, or runs like "tiny-llava/*"; may be given several times.'),
-    ] = None,
+    run: RunPatterns = None,
     compute: Annotated[
         bool,
         typer.Option("--compute/--no-compute", help="Make searches and studies by depth that the store does not hold."),
@@ -33,7 +31,7 @@ def report(
     max_pictures: Annotated[int, typer.Option(min=0, help="Pictures on the page, at most.")] = 480,
     task: Annotated[
         list[str] | None,
-        typer.Option(help="A task of one's own that runs were made of: a file or folder; may be given several times."),
+        typer.Option(metavar="PATH", help=f"A task of one's own that runs were made of: a file or folder; {SEVERAL}."),
     ] = None,
     engine: EngineName = "threads",
     as_json: AsJson = False,
@@ -41,6 +39,7 @@ def report(
     """Write one self-contained interactive page about a store: accuracies, figures, neurons, provenance."""
     from storage import open_dataset
 
+    from ..console import print_note, show_line
     from ..engine.dask_engine import open_scheduler
     from ..progress import show_search_progress
     from ..report import CollectionSpec, collect_report, write_page
@@ -50,11 +49,11 @@ def report(
     dataset = open_dataset(store)
     with open_scheduler(engine) as scheduler:
         spec = CollectionSpec(
-            patterns=tuple(run or ()),
+            patterns=tuple(split_names(run)),
             compute=compute,
             with_pictures=pictures,
             max_pictures=max_pictures,
-            tasks=tuple(task or ()),
+            tasks=tuple(split_names(task)),
             measure_speed=speed,
             scheduler=scheduler,
             watch=show_search_progress,
@@ -62,8 +61,7 @@ def report(
         content = collect_report(dataset, spec)
     n_bytes = write_page(content, out)
     for reason in content.left_out.values():
-        typer.echo(f"left out: {reason}", err=True)
-    told = f"{out}: {len(content.runs)} runs, {n_bytes / 1e6:.1f} MB"
-    typer.echo(told, err=as_json)
+        print_note(f"left out: {reason}")
+    show_line(f"{out}: {len(content.runs)} runs, {n_bytes / 1e6:.1f} MB", err=as_json)
     if as_json:
         print_json(content.to_dict())

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from .classify import ClassifierFile, ModelPlace, WeightsDtypeName
+from .classify import Adaptive, ClassifierFile
 from .cluster import Address
+from .option import AsJson, ModelPlace, WeightsDtypeName
+from .output import print_json
 
 if TYPE_CHECKING:
     from ..serving.service import Service
@@ -24,24 +26,34 @@ NAP_S = 0.5
 def serve(
     classifier: ClassifierFile,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 is every network that this machine is in.")
+        str,
+        typer.Option(metavar="ADDRESS", help="Address to listen on; 0.0.0.0 is every network that this machine is in."),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
-    replicas: Annotated[int, typer.Option(min=1, help="Processes that answer, each with the model loaded.")] = 1,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each replica.")] = 1,
-    gpus_per_replica: Annotated[float, typer.Option(min=0, help="GPUs that each replica asks Ray for.")] = 0,
+    port: Annotated[int, typer.Option(metavar="N", min=1, max=65535, help="Port to listen on.")] = 8000,
+    replicas: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Processes that answer, each with the model loaded.")
+    ] = 1,
+    threads: Annotated[int, typer.Option(metavar="N", min=1, help="CPU threads of each replica.")] = 1,
+    gpus_per_replica: Annotated[
+        float, typer.Option(metavar="X", min=0, help="GPUs that each replica asks Ray for.")
+    ] = 0,
     address: Address = None,
     model: ModelPlace = None,
     weights_dtype: WeightsDtypeName = None,
-    adaptive: Annotated[
-        bool, typer.Option("--adaptive/--full-depth", help="Take the classifier's exits, if it has any.")
-    ] = True,
-    max_batch: Annotated[int, typer.Option(min=1, max=4096, help="Requests computed together, at most.")] = 32,
+    adaptive: Adaptive = True,
+    max_batch: Annotated[
+        int, typer.Option(metavar="N", min=1, max=4096, help="Requests computed together, at most.")
+    ] = 32,
     batch_wait: Annotated[
-        float, typer.Option(min=0, max=60, help="Seconds that a request waits for others to join it.")
+        float, typer.Option(metavar="X", min=0, max=60, help="Seconds that a request waits for others to join it.")
     ] = 0.01,
-    max_upload_mb: Annotated[float, typer.Option(min=0.001, max=1000, help="Megabytes of a request, at most.")] = 10,
-    max_questions: Annotated[int, typer.Option(min=1, max=4096, help="Questions of a request, at most.")] = 64,
+    max_upload_mb: Annotated[
+        float, typer.Option(metavar="X", min=0.001, max=1000, help="Megabytes of a request, at most.")
+    ] = 10,
+    max_questions: Annotated[
+        int, typer.Option(metavar="N", min=1, max=4096, help="Questions of a request, at most.")
+    ] = 64,
+    as_json: AsJson = False,
 ) -> None:
     """Answer questions about pictures over HTTP, until Ctrl-C: several clients' in one pass of the model.
 
@@ -71,10 +83,10 @@ def serve(
         limits=limits,
     )
     settings.validate()
-    _run(Service(replica=settings, n_replicas=replicas, host=host, port=port, address=address))
+    _run(Service(replica=settings, n_replicas=replicas, host=host, port=port, address=address), as_json=as_json)
 
 
-def _run(service: Service) -> None:
+def _run(service: Service, *, as_json: bool) -> None:
     """Serve until a signal comes: once it serves, Ctrl-C and SIGTERM are how it is to end."""
     from ..serving.service import deploy, start_ray
 
@@ -86,12 +98,24 @@ def _run(service: Service) -> None:
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # in the place of Ray's, which just exits
             with deploy(service):
                 is_serving = True
-                line = f"serving {describe_service(service)} on {service.url}; stop with Ctrl-C"
-                typer.echo(line, file=output)
+                with redirect_stdout(output):
+                    _tell_ready(service, as_json=as_json)
                 wait_for_signal()
     except KeyboardInterrupt:
         if not is_serving:
             raise
+
+
+def _tell_ready(service: Service, *, as_json: bool) -> None:
+    if as_json:
+        classifier = service.replica.classifier
+        run = classifier.provenance.get("run")
+        print_json(
+            {"url": service.url, "run": run, "options": list(classifier.options), "n_replicas": service.n_replicas}
+        )
+    else:
+        typer.echo(f"serving {describe_service(service)} on {service.url}; stop with Ctrl-C")
+    sys.stdout.flush()
 
 
 def wait_for_signal() -> NoReturn:

@@ -16,10 +16,12 @@ Dataset = Annotated[
     str | None,
     typer.Option(metavar="ID", help="An image classification set that is to be a task: on the hub, or a folder."),
 ]
-Question = Annotated[str | None, typer.Option(help="About every picture of such a set, or of a folder of classes.")]
-DatasetSplit = Annotated[str | None, typer.Option("--split", help="Of --dataset; default: test.")]
-ImageField = Annotated[str | None, typer.Option(help="Of --dataset; default: image.")]
-LabelField = Annotated[str | None, typer.Option(help="Of --dataset; default: label.")]
+Question = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="About every picture of such a set, or of a folder of classes.")
+]
+DatasetSplit = Annotated[str | None, typer.Option("--split", metavar="TEXT", help="Of --dataset; default: test.")]
+ImageField = Annotated[str | None, typer.Option(metavar="TEXT", help="Of --dataset; default: image.")]
+LabelField = Annotated[str | None, typer.Option(metavar="TEXT", help="Of --dataset; default: label.")]
 
 KEYS = ("data", "revision", "labels", "dataset", "question", "split", "image_field", "label_field")
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..terminal import PlainConsole, show_line
+from ..console import show_line
+from .option import AsJson, DryRun, ReadableStoreUrl, StoreUrl
+from .output import print_json
 
 if TYPE_CHECKING:
     from storage import Dataset
@@ -16,21 +17,12 @@ if TYPE_CHECKING:
 
 SHOWN_FAULTS = 50
 
-StoreUrl = Annotated[str, typer.Argument(metavar="STORE", help="A folder or s3://bucket/prefix.")]
-ReadableStoreUrl = Annotated[
-    str, typer.Argument(metavar="STORE", help="A folder, s3://bucket/prefix or https://host/path.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print figures as JSON on standard output.")]
-CompressionName = Annotated[
-    str, typer.Option("--compression", help="Of new runs' activations: lz4, zstd, blosc-zstd or none.")
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
-
 
 def status(store: ReadableStoreUrl, as_json: AsJson = False) -> None:
     """Show which runs a store holds and how much of each is committed."""
     from storage import open_dataset
 
+    from ..console import open_console
     from ..table import table_of_runs
 
     dataset = open_dataset(store)
@@ -38,7 +30,7 @@ def status(store: ReadableStoreUrl, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"runs": [run.describe() for run in runs]})
     else:
-        PlainConsole().print(table_of_runs(runs))
+        open_console().print(table_of_runs(runs))
 
 
 def validate(
@@ -105,7 +97,7 @@ def repair(
 def gc(
     store: StoreUrl,
     older_than_h: Annotated[
-        float, typer.Option("--older-than", min=0, help="Hours that a leftover must have been left alone.")
+        float, typer.Option("--older-than", metavar="X", min=0, help="Hours that a leftover must have been left alone.")
     ] = 24.0,
     aside: Annotated[bool, typer.Option("--aside", help="Also delete what repairs have moved aside.")] = False,
     dry_run: DryRun = False,
@@ -133,15 +125,25 @@ def _audit(dataset: Dataset, *, full: bool, count: AuditCount | None = None) -> 
 
     from ..progress import show_steps
 
-    n_done = 0
+    n_done, n_planned = 0, _count_blocks(dataset)
 
     def on_block(*_: object) -> None:
         nonlocal n_done
         n_done += 1
-        on_steps(n_done, None)
+        on_steps(n_done, n_planned)
 
-    with show_steps(f"{dataset.url}: look", unit="blocks") as on_steps:
+    with show_steps(f"{dataset.url}: look", unit="blocks", done="looked at") as on_steps:
         return list(audit_dataset(dataset, full=full, count=count, on_block=on_block))
+
+
+def _count_blocks(dataset: Dataset) -> int | None:
+    """Count the blocks that are planned; None where a document is too damaged to tell, which the audit will say."""
+    from storage import DatasetError
+
+    try:
+        return sum(len(dataset.run(name).blocks) for name in dataset.run_names())
+    except (DatasetError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _print_faults(faults: list[Fault]) -> None:
@@ -149,8 +151,3 @@ def _print_faults(faults: list[Fault]) -> None:
         show_line(str(fault))
     if len(faults) > SHOWN_FAULTS:
         typer.echo(f"... and {len(faults) - SHOWN_FAULTS} more (--json lists all)")
-
-
-def print_json(figures: dict[str, object]) -> None:
-    """Print figures as JSON on standard output."""
-    typer.echo(json.dumps(figures, indent=2))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .completion import builtin_tasks, offer
+from .option import AsJson
+from .output import print_json
 from .source import (
     Data,
     Dataset,
@@ -18,7 +20,6 @@ from .source import (
     Revision,
     pick_source,
 )
-from .store import AsJson
 
 if TYPE_CHECKING:
     from ..task import Task, TaskSource
@@ -30,7 +31,12 @@ N_SHOWN = 64
 
 def tasks(
     show: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Show a task, or TASK@VARIANT: its first sample as it is asked.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Show a task, or TASK@VARIANT: its first sample as it is asked.",
+            autocompletion=offer(builtin_tasks),
+        ),
     ] = None,
     data: Data = None,
     revision: Revision = None,
@@ -48,14 +54,14 @@ def tasks(
     flags = pick_source(locals())
     if show is None and dataset is None:
         rows = [_describe(name) for name in task_names()]
-        typer.echo(json.dumps({"tasks": rows}, indent=2)) if as_json else _print_list(rows)
+        print_json({"tasks": rows}) if as_json else _print_list(rows)
         return
     source = find_source(flags if show is None else {"task": show} | flags)
     is_wanted = bool(source.data or source.revision) or describe_task(source).example is None
     is_example = not is_wanted and not is_here(source)
     task = load_example(source) if is_example else load_task(source, limit=N_SHOWN)
     figures = _describe(source) | _show(task, is_example=is_example)
-    typer.echo(json.dumps(figures, indent=2)) if as_json else _print_task(figures)
+    print_json(figures) if as_json else _print_task(figures)
 
 
 def _describe(task: str | TaskSource) -> dict[str, Any]:
@@ -86,11 +92,10 @@ def _show(task: Task, *, is_example: bool) -> dict[str, Any]:
 
 
 def _print_list(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-
+    from ..console import open_console
     from ..table import table_of_tasks
 
-    Console().print(table_of_tasks(rows))
+    open_console().print(table_of_tasks(rows))
 
 
 def _print_task(figures: dict[str, Any]) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from storage.spelling import suggest_name
+
 from ..errors import EngineError
 from .ray_engine import connect
 
@@ -38,7 +40,7 @@ def open_scheduler(name: str) -> Iterator[Any]:
     else:
         raise EngineError(
             f"engine {name!r}: expected {', '.join(LOCAL)}, {RAY} or the address of a Dask scheduler such as "
-            "tcp://host:8786; choose one of them"
+            f"tcp://host:8786; {suggest_name(name, (*LOCAL, RAY), otherwise='choose one of them')}"
         )
 
 

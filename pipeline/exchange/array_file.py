@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from storage.schema import SITES, Site
+from storage.spelling import parse_choice
 
 from ..errors import ArrayFileError
 
@@ -65,10 +66,7 @@ def parse_site(text: str) -> Site:
     ArrayFileError
         If it is none.
     """
-    for site in SITES:
-        if text == site:
-            return site
-    raise ArrayFileError(f"site {text!r}: expected one of {', '.join(SITES)}; choose one of them")
+    return parse_choice(text, SITES, kind="site", fault=ArrayFileError)
 
 
 def read_array_file(path: str | Path, *, site: Site = "residual", labels: str | Path | None = None) -> ArrayFile:

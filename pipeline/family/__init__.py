@@ -15,7 +15,7 @@ from .protocol import Family, ImageInputs
 from .qwen_vl import QwenVLFamily
 from .text import TextFamily
 
-__all__ = ["FAMILIES", "Family", "ImageInputs", "find_family"]
+__all__ = ["FAMILIES", "Family", "ImageInputs", "find_family", "known_families"]
 
 ENTRY_POINTS = "superneurons.families"
 
@@ -45,10 +45,19 @@ def find_family(model_type: str) -> Family:
         return known[model_type]
     if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return TextFamily()
+    from storage.spelling import suggest_name
+
+    remedy = suggest_name(model_type, known, otherwise="")
     raise UnsupportedModelError(
         f"model type {model_type!r}: expected a text-only causal language model or one of {', '.join(sorted(known))}; "
-        f"describe it by a subclass of pipeline.family.Family and register that as an entry point of {ENTRY_POINTS}"
+        f"{f'{remedy} else ' if remedy else ''}describe it by a subclass of pipeline.family.Family and register that "
+        f"as an entry point of {ENTRY_POINTS}"
     )
+
+
+def known_families() -> tuple[Family, ...]:
+    """Return all families: ours, those of installed packages, and the text-only one."""
+    return (*FAMILIES, *_installed(), TextFamily())
 
 
 @cache

@@ -211,7 +211,6 @@ def parse_weights_dtype(text: str) -> WeightsDtype:
     PipelineError
         If it is none.
     """
-    for dtype in WEIGHTS_DTYPES:
-        if text == dtype:
-            return dtype
-    raise PipelineError(f"weights dtype {text!r}: expected one of {', '.join(WEIGHTS_DTYPES)}; choose one of them")
+    from storage.spelling import parse_choice
+
+    return parse_choice(text, WEIGHTS_DTYPES, kind="weights dtype", fault=PipelineError)

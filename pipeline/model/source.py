@@ -145,9 +145,11 @@ def find_model(model_id: str, *, with_weights: bool = True) -> ModelSource:
         raise ModelNotFoundError(f"model {model_id!r}: expected a checkpoint folder, found none there; check the path")
     if on_hub := HUB_ID.fullmatch(model_id):
         return _find_on_hub(on_hub["model_id"], on_hub["revision"], with_weights=with_weights)
+    from storage.spelling import suggest_name
+
     raise ModelNotFoundError(
         f"model {model_id!r}: expected a built-in model ({', '.join(BUILTIN_MODELS)}), a local folder or a hub id "
-        "owner/name, found none of them; check the spelling"
+        "owner/name, found none of them; " + suggest_name(model_id, BUILTIN_MODELS, otherwise="check the spelling")
     )
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from storage.spelling import suggest_name
+
 from ..document import Lines, Place
 from ..errors import ExperimentError, PipelineError
 from ..model import ModelSource, find_model
@@ -50,7 +52,10 @@ def select_runs(
             "variant": [variant.name for variant in experiment.variants],
         }
         named = "; ".join(f"{key} {', '.join(names)}" for key, names in there.items() if key in wanted)
-        raise ExperimentError(f"--only {','.join(only)}: expected some of {named}, found no such run; choose again")
+        asked = {name: key for key, names in wanted.items() for name in names if name not in there[key]}
+        remedies = (suggest_name(name, there[key], otherwise="") for name, key in asked.items())
+        remedy = next(filter(None, remedies), "choose again")
+        raise ExperimentError(f"--only {','.join(only)}: expected some of {named}, found no such run; {remedy}")
     return choices
 
 

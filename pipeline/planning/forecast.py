@@ -7,6 +7,7 @@ from dataclasses import replace
 from math import factorial
 
 from storage.schema import plan_arrays
+from storage.spelling import suggest_name
 
 from ..document import Lines
 from ..errors import ExperimentError, TaskError, TaskNotFoundError
@@ -58,8 +59,9 @@ def forecast_runs(
     validate_names(names, choices, lines=lines)
     known = {name for choice in choices for name in (choice.model.model, models[choice.model].source.name)}
     if strangers := sorted(rates.keys() - known - {""}):
+        remedy = suggest_name(strangers[0], known, otherwise="choose among them")
         raise ExperimentError(
-            f"rate of {strangers[0]!r}: expected one of the models {', '.join(sorted(known))}; choose among them"
+            f"rate of {strangers[0]!r}: expected one of the models {', '.join(sorted(known))}; {remedy}"
         )
     estimates: list[RunEstimate] = []
     for name, choice in zip(names, choices, strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from functools import cache
 from itertools import islice
@@ -70,9 +69,12 @@ def validate_task(task: str | TaskSource) -> None:
             "such a form"
         )
     if not is_own(source.task):
-        near = difflib.get_close_matches(name, task_names(), n=1)
-        hint = f"did you mean {near[0]}?" if near else "`superneurons tasks` lists them"
-        raise TaskNotFoundError(f"task {name!r}: expected a task's name, found none like it; {hint}")
+        from storage.spelling import suggest_name
+
+        raise TaskNotFoundError(
+            f"task {name!r}: expected a task's name, found none like it; "
+            + suggest_name(name, task_names(), otherwise="`superneurons tasks` lists them")
+        )
     if not Path(name).exists():
         raise TaskNotFoundError(f"task {name!r}: expected a file or folder there, found none; check the path")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -52,7 +51,10 @@ class Task:
             If its samples cannot be changed so.
         """
         if variant not in self.variants:
-            near = difflib.get_close_matches(variant, self.variants, n=1)
-            hint = f"did you mean @{near[0]}?" if near else "`superneurons tasks --show TASK` lists them"
-            raise TaskNotFoundError(f"task {self.name!r}: expected one of its variants, found {variant!r}; {hint}")
+            from storage.spelling import suggest_name
+
+            remedy = suggest_name(
+                variant, self.variants, otherwise=f"`superneurons tasks --show {self.name}` lists them"
+            )
+            raise TaskNotFoundError(f"task {self.name!r}: expected one of its variants, found {variant!r}; {remedy}")
         return replace(self.variants[variant].apply(self), name=f"{self.name}@{variant}")

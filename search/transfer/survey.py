@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from storage import Dataset
 from storage.errors import RunIncompleteError
+from storage.spelling import list_names, parse_choice, suggest_name
 
 from ..baseline.basis import BASIS
 from ..errors import SearchError
@@ -53,10 +54,7 @@ def parse_by(text: str) -> By:
     SearchError
         If it is none of `BYS`.
     """
-    for by in BYS:
-        if text == by:
-            return by
-    raise SearchError(f"by {text!r}: expected one of {', '.join(BYS)}; choose one of them")
+    return parse_choice(text, BYS, kind="by", fault=SearchError)
 
 
 class Survey:
@@ -254,9 +252,9 @@ def choose_names(dataset: Dataset, *, models: Sequence[str] = (), tasks: Sequenc
         there = {getattr(name, kind) for name in names.values()}
         for one in wanted:
             if one not in there:
-                raise SearchError(
-                    f"{dataset.url}, {kind} {one!r}: expected one of {', '.join(sorted(there))}; choose among them"
-                )
+                shown = list_names(sorted(there), remedy=f"superneurons status {dataset.url} lists all")
+                remedy = suggest_name(one, there, otherwise="choose among them")
+                raise SearchError(f"{dataset.url}, {kind} {one!r}: expected one of {shown}; {remedy}")
     chosen = {
         text: name
         for text, name in names.items()

@@ -6,14 +6,17 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.cli import main
+from pipeline.command.option import split_names
 from pipeline.model import BUILTIN_MODELS
 from storage import ensure_dataset
+from tests.search.planted import make_planted_run
 
 EXTRACT = ["extract", "--serial", "--model", "tiny-llava", "--task", "easy-vqa.shape", "--limit", "40"]
 EXTRACT += ["--block", "16", "--dtype", "float32"]
@@ -52,7 +55,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
         (["--model", "~nobody-here/x"], "model '~nobody-here/x': expected a checkpoint folder, found none there"),
         (["--model", "-x/y"], "model '-x/y': expected it on the hub or in its cache"),
         (["--block", "0"], "Invalid value for '--block'"),
-        (["--frobnicate"], "No such option: --frobnicate"),
+        (["--frobnicate"], "extract: expected one of its options, found '--frobnicate'; superneurons extract --help"),
     ],
 )
 def test_a_mistake_in_extract_is_one_line_and_code_2(
@@ -78,7 +81,10 @@ def test_a_mistake_in_extract_is_one_line_and_code_2(
     [
         (["search", "MISSING"], "expected a dataset, found no zarr.json there"),
         (["status", "MISSING"], "expected a dataset, found no zarr.json there"),
-        (["search", "STORE", "--run", "tiny-llava/none"], "expected one of the runs ['tiny-llava/easy-vqa.shape']"),
+        (
+            ["search", "STORE", "--run", "tiny-llava/none"],
+            "expected one of its runs, found 'tiny-llava/none'; did you mean 'tiny-llava/",
+        ),
         (["search", "STORE", "--metric", "luck"], "metric 'luck': expected one of accuracy, balanced_accuracy"),
         (["extract", "--model", "tiny-llava", "--task", "easy-vqa.shape", "--store", "FILE"], "found a file"),
         (["search"], "Missing argument 'STORE'"),
@@ -87,7 +93,7 @@ def test_a_mistake_in_extract_is_one_line_and_code_2(
         (["status", "s3:///store"], "s3:///store: expected a folder, s3://bucket/prefix or https://"),
         (["status", "ftp://bucket/store"], "ftp://bucket/store: expected a folder, s3://bucket/prefix or https://"),
         (["search", "EMPTY"], "expected at least one run, found none"),
-        (["find"], "No such command 'find'"),
+        (["find"], "expected one of its commands, found 'find'; superneurons --help lists them"),
     ],
 )
 def test_a_mistake_elsewhere_is_one_line_and_code_2(
@@ -196,18 +202,129 @@ def test_status_and_extract_print_json(
     assert "complete" in capfd.readouterr().out
 
 
-def test_help_gives_an_example_for_every_command() -> None:
-    for command in ("demo", "extract", "search", "status"):
-        finished = subprocess.run(
-            [sys.executable, "-m", "pipeline", command, "--help"], capture_output=True, text=True, check=True
-        )
-        assert f"Example: superneurons {command}" in finished.stdout
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (["searhc", "STORE"], "expected one of its commands, found 'searhc'; did you mean 'search'?"),
+        (
+            ["search", "STORE", "--metrc", "f1"],
+            "search: expected one of its options, found '--metrc'; did you mean '--m",
+        ),
+        (["--verison"], "expected one of its options, found '--verison'; did you mean '--version'?"),
+        (["search", "STORE", "--metric", "accurcay"], "did you mean 'accuracy'?"),
+        (["search", "STORE", "--rule", "midpoints"], "did you mean 'midpoint'?"),
+        (["search", "STORE", "--select", "topk"], "did you mean 'top_k'?"),
+        (["search", "STORE", "--vote", "logodds"], "did you mean 'log_odds'?"),
+        (["search", "STORE", "--correction", "bhh"], "did you mean 'bh'?"),
+        (["search", "STORE", "--engine", "thread"], "did you mean 'threads'?"),
+        (["search", "STORE", "--site", "mpl"], "found 'mpl'; did you mean 'mlp'?"),
+        (["search", "STORE", "--run", "tiny-llava/easy-vqa.shpe"], "did you mean 'tiny-llava/easy-vqa.shape'?"),
+        (["transfer", "STORE", "--model", "tiny-lava"], "did you mean 'tiny-llava'?"),
+        (["transfer", "STORE", "--task", "easy-vqa.shap"], "did you mean 'easy-vqa.shape'?"),
+        (["transfer", "STORE", "--by", "tsk"], "did you mean 'task'?"),
+        (["ablate", "STORE", "--run", "tiny-llava/easy-vqa.shape", "--value", "men"], "did you mean 'mean'?"),
+        (["ablate", "STORE", "--run", "tiny-llava/easy-vqa.shape", "--where", "lst"], "did you mean 'last'?"),
+        (
+            ["export", "STORE", "--run", "tiny-llava/easy", "-o", "x.parquet"],
+            "did you mean 'tiny-llava/easy-vqa.shape'?",
+        ),
+        (["tasks", "--show", "easy-vqa.shpe"], "found none like it; did you mean 'easy-vqa.shape'?"),
+        (["tasks", "--show", "easy-vqa.shape@grayscale-1"], "did you mean 'greyscale-1'"),
+        (["models", "--show", "tiny-qwenvl"], "did you mean 'tiny-qwen3vl'?"),
+        ([*EXTRACT, "--store", "s", "--site", "residul"], "did you mean 'residual'?"),
+        ([*EXTRACT, "--store", "s", "--dtype", "flaot16"], "did you mean 'float16'?"),
+        ([*EXTRACT, "--store", "s", "--weights-dtype", "bfloat"], "did you mean 'bfloat16'?"),
+        ([*EXTRACT, "--store", "s", "--compression", "blosc"], "did you mean 'blosc-zstd'?"),
+    ],
+)
+def test_an_unknown_name_is_told_the_nearest(
+    words: list[str],
+    remedy: str,
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, *(str(store) if word == "STORE" else word for word in words)) == 2
+    printed = capfd.readouterr()
+    (line,) = printed.err.splitlines()
+    assert (printed.out, line.startswith("superneurons: "), remedy in line) == ("", True, True), line
+
+
+def test_quiet_stands_before_or_after_the_name_and_leaves_results_and_errors(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    again = [*EXTRACT, "--store", str(store)]
+    assert call(monkeypatch, *again) == 0
+    loud = capfd.readouterr()
+    assert "every block is committed" in loud.err
+    for words in (["--quiet", *again], ["-q", *again], [*again, "--quiet"], [*again, "-q"]):
+        assert call(monkeypatch, *words) == 0
+        assert capfd.readouterr() == (loud.out, "")
+    assert call(monkeypatch, "-q", *again, "--limit", "39") == 2
+    assert "asked for n_samples = 39" in capfd.readouterr().err
+    assert call(monkeypatch, *again) == 0  # one command's quiet is not the next one's
+    assert "every block is committed" in capfd.readouterr().err
+
+
+def test_tasks_and_sites_are_repeated_or_separated_by_commas_in_old_and_new_spelling(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = [*EXTRACT[:4], *EXTRACT[6:], "--store", str(store), "--json"]
+    assert call(monkeypatch, *words, "--task", "easy-vqa.color,easy-vqa.shape", "--site", "mlp,heads") == 2
+    assert "made with sites = ['residual', 'mlp', 'heads'], asked for sites = ['mlp', 'hea" in capfd.readouterr().err
+    added = ["easy-vqa.color", "easy-vqa.yes-no"]
+    for given in (
+        ["--task", ", ".join(added), "--sites", "mlp,residual,heads"],
+        ["--task", added[0], "--task", added[1]],
+    ):
+        assert call(monkeypatch, *words, *given) == 0
+        assert [run["run"] for run in json.loads(capfd.readouterr().out)["runs"]] == [
+            f"tiny-llava/{task}" for task in added
+        ]
+
+
+def test_runs_models_and_tasks_are_repeated_or_separated_by_commas_in_old_and_new_spelling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store = str(tmp_path / "store")
+    for name in ("m/t", "m/u", "n/t", "m/v"):
+        make_planted_run(store, options=("no", "yes"), n_samples=300, name=name)
+    for given in (["--run", "m/u,n/t"], ["--run", "m/u", "--run", "n/t"]):
+        assert call(monkeypatch, "search", store, "--no-save", "--json", *given) == 0
+        assert [(run["model"], run["task"]) for run in json.loads(capfd.readouterr().out)["runs"]] == [
+            ("m", "u"),
+            ("n", "t"),
+        ]
+    for given in (["--models", "m", "--tasks", "t, v"], ["--model", "m", "--task", "t", "--task", "v"]):
+        assert call(monkeypatch, "transfer", store, "--no-save", "--json", "--by", "task", *given) == 0
+        study = json.loads(capfd.readouterr().out)["studies"][0]
+        assert study["dimensions"]["target"] == ["m/t", "m/v"]
+
+
+def test_a_path_with_a_comma_is_one_name(tmp_path: Path) -> None:
+    (tmp_path / "a,b.csv").write_text("x")
+    assert split_names([f"{tmp_path}/a,b.csv", "c, d,,c"]) == [f"{tmp_path}/a,b.csv", "c", "d"]
+    assert split_names(None) == []
+
+
+def test_the_version_is_that_of_the_package(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "--version") == 0
+    assert capfd.readouterr().out == f"superneurons {version('superneurons')}\n"
+
+
+def test_output_that_nobody_reads_to_its_end_is_no_fault(store: Path) -> None:
+    words = [sys.executable, "-m", "pipeline", "status", str(store), "--json"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
 
 
 def test_the_help_is_light() -> None:
     """Nothing heavy is imported before a command needs it."""
-    script = (
-        "import sys, pipeline.cli; print([m for m in ('torch', 'ray', 'transformers', 'dask') if m in sys.modules])"
-    )
+    heavy = ("torch", "ray", "transformers", "dask", "zarr", "numpy")
+    script = f"import sys, pipeline.cli; print([name for name in {heavy} if name in sys.modules])"
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert finished.stdout.strip() == "[]"

@@ -23,6 +23,7 @@ from pipeline.engine.serial import SerialEngine
 from pipeline.errors import EngineError, ExtractionError, UnsupportedModelError
 from pipeline.extraction import ensure_runs, extract, plan_jobs
 from pipeline.model import BUILTIN_MODELS, find_model
+from pipeline.progress import LOG_INTERVAL
 from pipeline.request import RunRequest
 from pipeline.settings import ExtractionSettings
 from pipeline.task import Task, load_task
@@ -312,6 +313,7 @@ def start(store: Path, *words: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        env=os.environ | {LOG_INTERVAL: "0"},
     )
 
 
@@ -319,7 +321,7 @@ def wait_for_block(process: subprocess.Popen[str], number: int) -> int:
     """Return the process id of the worker that committed the `number`-th block of this call."""
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith(f"{number}/"):
+        if f" {number}/" in line and " blocks: " in line:
             return int(line.split("by process ")[1].split(";")[0])
     raise AssertionError("the command ended before that block")
 

@@ -166,7 +166,10 @@ def test_the_whole_layer_as_anndata_replaced_on_request(
         (["--site", "mlp", "--layer", "1", "--units", "0-9"], "units '0-9': expected FROM:TO, such as 0:512"),
         (["--site", "mlp", "--layer", "1", "--units", "0:21"], "expected some of 20 units, found 0:21:None; choose"),
         (["--site", "mlp", "--layer", "1", "--token", "1"], "found token 1"),
-        (["--site", "mlp", "--layer", "1", "--run", "none/task"], r"expected one of the runs \['mine/task'\]"),
+        (
+            ["--site", "mlp", "--layer", "1", "--run", "none/task"],
+            "expected one of its runs, found 'none/task'; did you mean 'mine/task'",
+        ),
     ],
 )
 def test_a_mistake_in_export_is_one_line(

@@ -132,7 +132,7 @@ BOMB = "\n".join(
             "line 4: models[1].weights_dtype: expected 'float32', 'float16' or 'bfloat16', found 'int8'",
         ),
         ("batch_size: 16", "batch_siz: 16", "line 4: models[1].batch_siz: expected one of the keys "),
-        ("batch_size: 16", "batch_siz: 16", "found 'batch_siz'; did you mean batch_size?"),
+        ("batch_size: 16", "batch_siz: 16", "found 'batch_siz'; did you mean 'batch_size'?"),
         ("name: again", "name: _again", "line 4: models[1].name: expected a name of ASCII letters"),
         (
             "batch_size: 16",

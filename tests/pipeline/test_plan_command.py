@@ -309,7 +309,10 @@ def test_a_mistake_is_one_line_and_code_2(
         (["--only", "model=none"], "--only model=none: expected some of model tiny-llava, found no such run"),
         (["--samples-per-second", "fast"], "--samples-per-second 'fast': expected a number above 0, or MODEL= and one"),
         (["--tflops", "tiny-llava=0"], "--tflops 'tiny-llava=0': expected a number above 0"),
-        (["--tflops", "tiny-lava=7"], "rate of 'tiny-lava': expected one of the models tiny-llava; choose among them"),
+        (
+            ["--tflops", "tiny-lava=7"],
+            "rate of 'tiny-lava': expected one of the models tiny-llava; did you mean 'tiny-llava'?",
+        ),
         (["--memory", "much"], "Invalid value for '--memory'"),
     ],
 )
@@ -401,7 +404,7 @@ def test_a_mistake_in_extract_is_one_line_and_code_2(
 @pytest.mark.parametrize("command", ["plan", "extract"])
 def test_the_help_gives_an_example(command: str, monkeypatch: pytest.MonkeyPatch, capfd: Captured) -> None:
     assert call(monkeypatch, command, "--help") == 0
-    assert f"Example: superneurons {command}" in capfd.readouterr().out
+    assert f"Examples:\n  superneurons {command}" in capfd.readouterr().out
 
 
 def test_variants_of_a_task_that_is_not_here_are_planned_by_what_they_change(

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rich.table import Table
 
 from pipeline.cli import main
-from pipeline.terminal import PlainConsole
+from pipeline.console import PlainConsole
 from search.classifier_file import read_classifier
 from search.errors import SearchError
 from search.transfer.study import Figure, StudyPlan, make_study, open_study

@@ -65,7 +65,7 @@ def test_the_fingerprint_changes_with_any_label() -> None:
 
 
 def test_an_unknown_task_is_named_with_the_nearest() -> None:
-    with pytest.raises(TaskNotFoundError, match="did you mean easy-vqa.color?"):
+    with pytest.raises(TaskNotFoundError, match=r"did you mean 'easy-vqa.color'\?"):
         load_task("easy-vqa.colour")
 
 

@@ -31,7 +31,8 @@ def test_all_tasks_are_listed_with_what_they_ask(monkeypatch: pytest.MonkeyPatch
     assert all(row["about"] and row["source"] for row in rows)
     assert call(monkeypatch, "tasks") == 0
     printed = capfd.readouterr().out
-    assert all(name in printed for name in task_names()) and max(map(len, printed.splitlines())) <= 80
+    lines = [line.split() for line in printed.splitlines()]
+    assert all([row["task"], *row["about"].split()] in lines for row in rows)  # in a pipe, nothing is wrapped
 
 
 @pytest.mark.parametrize("name", task_names())
@@ -64,10 +65,10 @@ def test_data_of_ones_own_is_shown_instead_of_the_example(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--show", "pope.randm"], "task 'pope.randm': expected a task's name, found none like it; did you mean pope"),
+        (["--show", "pope.randm"], "task 'pope.randm': expected a task's name, found none like it; did you mean 'pope"),
         (
             ["--show", "pope@blurr-1"],
-            "task 'pope': expected one of its variants, found 'blurr-1'; did you mean @blur-1?",
+            "task 'pope': expected one of its variants, found 'blurr-1'; did you mean 'blur-1'",
         ),
         (
             ["--show", "pope@repope", "--labels", "nothing.json"],

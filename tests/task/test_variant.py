@@ -60,7 +60,7 @@ def test_a_wording_changes_the_prompt_alone(tasks: dict[str, Task]) -> None:
 
 
 def test_unknown_variants_are_named_with_the_nearest(tasks: dict[str, Task]) -> None:
-    with pytest.raises(TaskNotFoundError, match=r"did you mean @blur-1\?"):
+    with pytest.raises(TaskNotFoundError, match=r"did you mean 'blur-1'"):
         tasks["easy-vqa.shape"].vary("blur1")
 
 

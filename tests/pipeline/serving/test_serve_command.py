@@ -125,7 +125,7 @@ def test_help_gives_an_example() -> None:
     finished = subprocess.run(
         [sys.executable, "-m", "pipeline", "serve", "--help"], capture_output=True, text=True, check=True
     )
-    assert "Example: superneurons serve" in finished.stdout
+    assert "Examples:\n  superneurons serve" in finished.stdout
 
 
 @contextmanager

@@ -1,0 +1,33 @@
+"""Figures for programs: with ``--json``, standard output is one JSON document and nothing else."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+import typer
+
+
+def print_json(figures: Mapping[str, Any]) -> None:
+    """Print figures as a JSON document; what is no number is null, which JSON has."""
+    typer.echo(json.dumps(to_plain(figures), indent=2, allow_nan=False))
+
+
+def to_plain(value: Any) -> Any:
+    """Return a value with None for every float that is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextmanager
+def keep_output_clear() -> Iterator[None]:
+    """Send to standard error what others print in the ``with`` block, as Ray does of workers that died."""
+    with redirect_stdout(sys.stderr):
+        yield
