@@ -12,8 +12,6 @@ from typing import IO
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from storage.printable import make_printable
-
 PIPE_WIDTH = 10_000
 """Characters of a line that is not for a terminal: nothing is cut or wrapped there."""
 
@@ -29,6 +27,8 @@ class PlainConsole(Console):
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Return the pieces of what is printed, each of them printable."""
+        from storage.printable import make_printable
+
         for segment in super().render(renderable, options):
             if segment.control:
                 yield segment
@@ -73,6 +73,8 @@ def print_note(text: str) -> None:
 def show_line(text: str, *, err: bool = False) -> None:
     """Print one line, which may quote a store, on standard output or standard error."""
     import typer
+
+    from storage.printable import make_printable
 
     typer.echo(make_printable(text), err=err)
 

@@ -32,7 +32,9 @@ def publish(
     license_name: Annotated[
         str,
         typer.Option(
-            "--license", help="Of what is published, as the hub names it: cc-by-4.0, cc0-1.0, apache-2.0, other, ..."
+            "--license",
+            metavar="ID",
+            help="Of what is published, as the hub names it: apache-2.0, cc-by-4.0, other, ...",
         ),
     ],
     run: RunPatterns = None,

@@ -89,6 +89,7 @@ def folder(demo_folder: Path, quick_demo_folder: Path, tmp_path_factory: pytest.
     (folder / "asked.jsonl").write_text(json.dumps(line) + "\n")
     words = ["extract", "--serial", "--model", "tiny-llava", "--task", "easy-vqa.shape,easy-vqa.color"]
     call(folder, *words, "--limit", "1100", "--store", "my.zarr")
+    call(folder, "publish", "superneurons-demo/activations.zarr", "published", "--license", "cc-by-4.0")
     return folder
 
 

@@ -145,6 +145,24 @@ def test_transfers_of_every_kind(call: Call, store: Path) -> None:
     assert {"task", "overlap", "prompt", "depth", "basis", "match"} <= kinds
 
 
+def test_a_report(call: Call, store: Path, tmp_path: Path) -> None:
+    told = call("report", store, "-o", tmp_path / "report.html")
+    assert {run["name"] for run in told["runs"] if run["depth"]} == {"planted/task", "planted/other", "second/task"}
+    assert (tmp_path / "report.html").stat().st_size > 1_000_000
+
+
+def test_a_publication_and_a_part_of_it(call: Call, store: Path, tmp_path: Path) -> None:
+    words = ("publish", store, tmp_path / "published", "--license", "cc0-1.0", "--run", "planted/*")
+    planned = call(*words, "--dry-run")
+    assert planned["dry_run"] and not (tmp_path / "published").exists()
+    done = call(*words)
+    assert done["runs"] == planned["runs"] == ["planted/other", "planted/task", "planted/task@brief"]
+    assert done["n_sent"] > planned["n_sent"] > 0
+    assert call(*words)["n_sent"] == 0
+    fetched = call("fetch", tmp_path / "published", tmp_path / "part", "--run", "planted/task", "--site", "mlp")
+    assert 0 < fetched["n_sent"] < done["n_sent"]
+
+
 def test_an_export(call: Call, store: Path, tmp_path: Path) -> None:
     told = call("export", store, "--run", "planted/task", "--neuron", "mlp:0:1,mlp:1:2", "-o", tmp_path / "t.parquet")
     assert told["n_neurons"] == 2
