@@ -10,7 +10,7 @@ from .errors import DatasetError
 from .limit import MAX_MANIFEST_BYTES
 
 MANIFEST = "manifest-sha256.txt"
-"""Its key at the root. It lists every object but itself."""
+"""Its key at the root. It lists every object but itself and ``croissant.json``, which holds its digest."""
 
 LINE = re.compile(r"([0-9a-f]{64})  (?!/)(?!(?:.*/)?\.\.?(?:/|$))([A-Za-z0-9_.@/-]+)")
 """A digest, two spaces, and a key that stays below the root."""
