@@ -39,7 +39,7 @@ def describe_command(name: str, command: Any) -> str:
     lines.append(f"```text\n{' '.join(['superneurons', name, '[OPTIONS]', *arguments])}\n```\n")
     lines += describe_parameters(command)
     if command.epilog:
-        lines.append(f"\nExample: `{command.epilog.removeprefix('Example: ')}`\n")
+        lines.append(f"\n```sh\n{command.epilog}\n```\n")
     return "\n".join(lines)
 
 
