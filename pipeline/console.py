@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from contextvars import ContextVar
 from datetime import datetime
-from typing import IO
+from typing import IO, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -24,6 +24,9 @@ class PlainConsole(Console):
 
     Whatever texts a store holds, they carry no orders. Colours, tables and progress bars are made after that.
     """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Return the pieces of what is printed, each of them printable."""
@@ -54,8 +57,6 @@ def open_console(stream: IO[str] | None = None) -> Console:
         force_interactive=on_terminal and not dumb,
         color_system=None if plain else "auto" if on_terminal and not dumb else "standard",
         highlight=False,
-        markup=False,
-        emoji=False,
     )
 
 

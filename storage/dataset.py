@@ -70,14 +70,12 @@ class Dataset:
         Raises
         ------
         RunNotFoundError
-            If a pattern matches none; the message lists those there are.
+            If a pattern matches none; the message names the nearest.
         """
         names = self.run_names()
         for pattern in patterns:
             if not fnmatch.filter(names, pattern):
-                raise RunNotFoundError(
-                    f"{self.url}: expected one of the runs {names}, found {pattern!r}; choose one of them"
-                )
+                raise self._name_missing(pattern, names)
         return [name for name in names if not patterns or any(fnmatch.fnmatchcase(name, one) for one in patterns)]
 
     def _is_run(self, name: str) -> bool:
@@ -105,12 +103,15 @@ class Dataset:
             If there is none; the message names the nearest.
         """
         if not self.has_run(name):
-            there = self.run_names()
-            near = suggest_name(name, there, otherwise="")
-            shown = "" if near else f": {list_names(there, remedy=f'superneurons status {self.url} lists all')}"
-            remedy = near or "choose one of them"
-            raise RunNotFoundError(f"{self.url}: expected one of its runs{shown}, found {name!r}; {remedy}")
+            raise self._name_missing(name, self.run_names())
         return Run(self.store, name)
+
+    def _name_missing(self, name: str, there: Sequence[str]) -> RunNotFoundError:
+        """Return what is said of a run that is not there: the nearest that are, or all of a few."""
+        near = suggest_name(name, there, otherwise="")
+        shown = "" if near else f": {list_names(there, remedy=f'superneurons status {self.url} lists all')}"
+        remedy = near or "choose one of them"
+        return RunNotFoundError(f"{self.url}: expected one of its runs{shown}, found {name!r}; {remedy}")
 
     def planned_run(self, name: str, block: Block) -> Run:
         """Return run `name` as it was opened for its last block; opened again where it has changed or grown since."""

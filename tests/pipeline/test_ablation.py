@@ -508,7 +508,7 @@ def test_without_flips_the_word_is_not_said(
         (["--where", "first"], "where 'first': expected one of last, everywhere"),
         (["--model", "tiny-llava"], "made with model_id = 'planted', asked for model_id = 'tiny-llava'"),
         ([], "or say with --model where its model is"),
-        (["--run", "planted/other"], "expected one of the runs"),
+        (["--run", "planted/other"], "expected one of its runs"),
     ],
 )
 def test_a_mistake_is_one_line_and_code_2(

@@ -228,7 +228,7 @@ def test_what_is_there_already_is_told(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("store", "expected"),
     [
-        ("gs://bucket/prefix", "gs://bucket/prefix: expected a folder, s3://bucket/prefix or https://host/path"),
+        ("gs://bucket/prefix", "gs://bucket/prefix: expected a folder, s3://bucket/prefix, https://host/path"),
         ("https://host/path", "https://host/path: expected a place to write to, found a web server"),
         ("{folder}/experiment.yaml", "experiment.yaml: expected a folder or nothing, found a file"),
         ("{folder}", "expected a dataset or an empty folder, found other files"),

@@ -282,7 +282,9 @@ def test_a_constant_neuron_has_no_stump() -> None:
 def test_an_unknown_metric_or_rule_is_named() -> None:
     assert parse_metric("accuracy") == "accuracy"
     assert parse_rule("midpoint") == "midpoint"
-    with pytest.raises(SearchError, match="rule 'median': expected one of zero, mean, midpoint, optimal; choose one"):
+    with pytest.raises(
+        SearchError, match="rule 'median': expected one of zero, mean, midpoint, optimal; did you mean 'mean'"
+    ):
         parse_rule("median")
     with pytest.raises(SearchError, match="metric 'precision': expected one of accuracy, balanced_accuracy"):
         parse_metric("precision")

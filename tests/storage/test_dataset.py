@@ -240,7 +240,7 @@ def test_names_that_no_run_may_have_are_refused_before_anything_is_written(url: 
 
 @pytest.mark.parametrize("name", ["../x", "fake/task/", "/fake/task", "fake/..", "fake", "fake/task/mlp"])
 def test_names_that_are_no_run_are_refused(store: str, name: str) -> None:
-    with pytest.raises(RunNotFoundError, match="expected one of the runs"):
+    with pytest.raises(RunNotFoundError, match="expected one of its runs"):
         open_dataset(store).run(name)
 
 
@@ -264,7 +264,9 @@ def test_runs_of_two_models_are_listed(store: str) -> None:
         "n_committed": 1,
         "sites": ["residual", "mlp", "heads"],
     }
-    with pytest.raises(RunNotFoundError, match=r"expected one of the runs \['fake/task', .* found 'fake/tusk'"):
+    with pytest.raises(
+        RunNotFoundError, match=r"expected one of its runs, found 'fake/tusk'; did you mean 'fake/task'"
+    ):
         dataset.run("fake/tusk")
 
 

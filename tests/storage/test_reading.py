@@ -103,7 +103,9 @@ def test_places_that_are_not_there_are_named(filled: tuple[Dataset, str]) -> Non
         run.read_columns("mlp", layer=0, units=slice(0, 4, 2))
     with pytest.raises(DatasetError, match=r"expected an array 'attention', found \['answer_token', 'base_answer'"):
         run.read_samples("attention")
-    with pytest.raises(RunNotFoundError, match=r"expected one of the runs \['fake/task'\], found 'fake/tusk'"):
+    with pytest.raises(
+        RunNotFoundError, match=r"expected one of its runs, found 'fake/tusk'; did you mean 'fake/task'"
+    ):
         open_dataset(filled[1]).run("fake/tusk")
     with pytest.raises(DatasetNotFoundError, match=r"expected a dataset, found no zarr\.json there"):
         open_dataset(f"{filled[1]}/nothing")

@@ -196,7 +196,7 @@ def test_another_run_of_that_name_is_refused(source: Dataset, tmp_path: Path) ->
 
 
 def test_an_excerpt_names_what_there_is_not(source: Dataset) -> None:
-    with pytest.raises(DatasetError, match="expected one of the runs"):
+    with pytest.raises(DatasetError, match="expected one of its runs"):
         plan_excerpt(source, ExcerptSpec(runs=("fake/missing",)))
     with pytest.raises(DatasetError, match="expected at least one run"):
         plan_excerpt(source, ExcerptSpec(runs=()))
