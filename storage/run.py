@@ -72,7 +72,7 @@ class Run:
 
     @property
     def withheld(self) -> tuple[str, ...]:
-        """Arrays of text that hold digests, the same for the same text, because their texts were not published."""
+        """The arrays of text that hold digests, the same for the same text, because their texts were not published."""
         return tuple(self._attributes.get(WITHHELD, ()))
 
     @property
