@@ -18,6 +18,7 @@ from search.transfer.run_name import parse_run_name
 from search.transfer.run_transfer import OPPONENTS
 
 from .errors import PipelineError
+from .plain_value import to_plain
 from .search_table import UNKNOWN, add_figures, name_per_cent, start_table
 
 if TYPE_CHECKING:
@@ -257,16 +258,10 @@ def describe_study(study: xarray.Dataset) -> dict[str, Any]:
         **study.attrs,
         "dimensions": {name: labels.values.tolist() for name, labels in study.coords.items()},
         "figures": {
-            name: {"dimensions": list(array.dims), "values": _to_plain(array.values.tolist())}
+            name: {"dimensions": list(array.dims), "values": to_plain(array.values.tolist())}
             for name, array in study.data_vars.items()
         },
     }
-
-
-def _to_plain(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_to_plain(one) for one in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def make_folder(folder: Path) -> None:

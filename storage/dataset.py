@@ -65,7 +65,7 @@ class Dataset:
         return sorted(name for name in found if self._is_run(name))
 
     def match_runs(self, patterns: Sequence[str] = ()) -> list[str]:
-        """Return the names of the runs that match one of the `patterns`, such as ``tiny-llava/*``; without any, of all.
+        """Return the names of runs that match `patterns` such as ``tiny-llava/*``, in their order; without any, all.
 
         Raises
         ------
@@ -73,10 +73,13 @@ class Dataset:
             If a pattern matches none; the message names the nearest.
         """
         names = self.run_names()
+        matched: dict[str, None] = {}
         for pattern in patterns:
-            if not fnmatch.filter(names, pattern):
+            found = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+            if not found:
                 raise self._name_missing(pattern, names)
-        return [name for name in names if not patterns or any(fnmatch.fnmatchcase(name, one) for one in patterns)]
+            matched |= dict.fromkeys(found)
+        return list(matched) if patterns else names
 
     def _is_run(self, name: str) -> bool:
         """Return whether a run is there; committed blocks without the run's own document are an error, not no run."""

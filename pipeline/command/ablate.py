@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..plain_value import to_plain
 from .cluster import Address, GpusPerWorker, Serial, Threads, Workers
 from .completion import VALUES as VALUE_NAMES
 from .completion import WHERES, builtin_tasks, offer, offer_values, stored_runs
 from .option import SEVERAL, AsJson, ModelPlace, Save, StoreUrl, split_names
-from .output import keep_output_clear, print_json, to_plain
+from .output import keep_output_clear, print_json
 from .source import Data, Labels, Question, Revision
 
 if TYPE_CHECKING:

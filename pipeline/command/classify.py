@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..console import show_line
+from ..plain_value import to_plain
 from .option import AsJson, ModelPlace, WeightsDtypeName
-from .output import print_json, to_plain
+from .output import print_json
 
 if TYPE_CHECKING:
     from ..early_exit import EarlyExitClassifier

@@ -40,15 +40,6 @@ RunNames = Annotated[
     typer.Option(
         "--run",
         metavar="MODEL/TASK",
-        help=f"Only this run; {SEVERAL}.",
-        autocompletion=offer(stored_runs),
-    ),
-]
-RunPatterns = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--run",
-        metavar="MODEL/TASK",
         help=f"Only this run, or runs like 'tiny-llava/*'; {SEVERAL}.",
         autocompletion=offer(stored_runs),
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -11,19 +10,12 @@ from typing import Any
 
 import typer
 
+from ..plain_value import to_plain
+
 
 def print_json(figures: Mapping[str, Any]) -> None:
     """Print figures as a JSON document; what is no number is null, which JSON has."""
     typer.echo(json.dumps(to_plain(figures), indent=2, allow_nan=False))
-
-
-def to_plain(value: Any) -> Any:
-    """Return a value with None for every float that is not finite."""
-    if isinstance(value, Mapping):
-        return {str(key): to_plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_plain(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager

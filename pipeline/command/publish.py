@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..console import print_note, show_line
-from .option import AsJson, DryRun, ReadableStoreUrl, RunPatterns, SiteNames, split_names
+from .option import AsJson, DryRun, ReadableStoreUrl, RunNames, SiteNames, split_names
 from .output import print_json
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def publish(
             help="Of what is published, as the hub names it: apache-2.0, cc-by-4.0, other, ...",
         ),
     ],
-    run: RunPatterns = None,
+    run: RunNames = None,
     site: SiteNames = None,
     title: Annotated[str | None, typer.Option(help="Of the dataset card.")] = None,
     author: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Who made it; may be repeated.")] = None,
@@ -102,7 +102,7 @@ def fetch(
         str, typer.Argument(metavar="URL", help="https://host/path, hf://datasets/owner/name, s3://... or a folder.")
     ],
     target: Annotated[str, typer.Argument(metavar="DEST", help="A folder or s3://bucket/prefix.")],
-    run: RunPatterns = None,
+    run: RunNames = None,
     site: SiteNames = None,
     results: Results = True,
     as_json: AsJson = False,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .cluster import EngineName
-from .option import SEVERAL, AsJson, ReadableStoreUrl, RunPatterns, split_names
+from .option import SEVERAL, AsJson, ReadableStoreUrl, RunNames, split_names
 from .output import print_json
 
 
@@ -17,7 +17,7 @@ def report(
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE", help="The page, one HTML file; what is there is replaced.")
     ] = Path("report.html"),
-    run: RunPatterns = None,
+    run: RunNames = None,
     compute: Annotated[
         bool,
         typer.Option("--compute/--no-compute", help="Make searches and studies by depth that the store does not hold."),

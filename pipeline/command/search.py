@@ -133,7 +133,7 @@ def search(
     if classifiers is not None and classifiers.is_file():
         raise SearchError(f"{classifiers}: expected a folder, found a file; choose another")
     dataset = open_dataset(store)
-    names = split_names(run) or dataset.run_names()
+    names = dataset.match_runs(split_names(run))
     if not names:
         raise SearchError(f"{store}: expected at least one run, found none; extract one first")
     with open_scheduler(engine) as scheduler, keep_output_clear():

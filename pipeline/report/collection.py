@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -91,16 +90,10 @@ def _start_album(runs: Mapping[str, Run], spec: CollectionSpec) -> Album:
 
 
 def _choose_names(dataset: Dataset, patterns: Sequence[str]) -> list[str]:
-    names = dataset.run_names()
-    chosen = [name for name in names if not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)]
+    names = dataset.match_runs(patterns)
     if not names:
         raise PipelineError(f"{dataset.url}: expected at least one run, found none; extract one first")
-    if not chosen:
-        raise PipelineError(
-            f"{dataset.url}: expected runs named like {', '.join(patterns)}, found {', '.join(names[:8])}"
-            f"{' and others' if len(names) > 8 else ''}; choose among them"
-        )
-    return chosen
+    return names
 
 
 def _open_runs(dataset: Dataset, names: Sequence[str]) -> tuple[dict[str, Run], dict[str, str]]:

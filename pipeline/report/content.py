@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..plain_value import to_plain
+
 Numbers = tuple[float | None, ...]
 """Figures in order; None where there is none."""
 
@@ -259,16 +261,8 @@ class ReportContent:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures ready for JSON, which has no NaN: None; the pictures are left to the page."""
-        told: dict[str, Any] = _to_plain({key: value for key, value in asdict(self).items() if key != "pictures"})
+        told: dict[str, Any] = to_plain({key: value for key, value in asdict(self).items() if key != "pictures"})
         return told
-
-
-def _to_plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _to_plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_to_plain(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def to_number(value: Any) -> float | None:

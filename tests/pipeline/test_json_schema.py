@@ -18,7 +18,7 @@ from jsonschema import Draft202012Validator
 
 from pipeline.cli import app, main
 from pipeline.command.group import SCHEMAS, read_schema
-from pipeline.command.output import to_plain
+from pipeline.plain_value import to_plain
 from pipeline.task import load_task
 from tests.cluster.node import find_free_ports
 from tests.search.planted import make_planted_run

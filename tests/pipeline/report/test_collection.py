@@ -7,7 +7,6 @@ from shutil import copytree, rmtree
 import numpy as np
 import pytest
 
-from pipeline.errors import PipelineError
 from pipeline.report import CollectionSpec, ReportContent, collect_report
 from pipeline.report.album import Album
 from pipeline.report.kept_study import choose_studies, list_studies
@@ -17,6 +16,7 @@ from search.supervision import read_supervision
 from search.transfer.study import open_study
 from search.transfer.survey import Survey
 from storage import ensure_dataset, open_dataset
+from storage.errors import RunNotFoundError
 from storage.excerpt import ExcerptSpec, plan_excerpt
 from storage.ledger import read_entries
 from storage.replica import Replica
@@ -168,7 +168,7 @@ def test_figures_are_json(content: ReportContent) -> None:
 
 
 def test_names_that_match_nothing_are_told(store: Path) -> None:
-    with pytest.raises(PipelineError, match=r"expected runs named like x/\*, found m/t, "):
+    with pytest.raises(RunNotFoundError, match=r"one of its runs: m/t, .*, found 'x/\*'; choose one of them"):
         collect_report(open_dataset(store), CollectionSpec(patterns=("x/*",)))
 
 
