@@ -80,10 +80,13 @@ class StepProgress:
         self._shown = self.bar.add_task(description, total=None, figures="")
         self._started_s = clock()
         self._done = 0
+        self._first: tuple[int, float] | None = None  # steps and time when the work had warmed up
 
     def on_steps(self, done: int, total: int | None) -> None:
         """Show that `done` of `total` steps are done."""
         self._done = done
+        if done and self._first is None:
+            self._first = done, self._clock()
         self.bar.update(self._shown, completed=done, total=total, figures=self._count(done, total))
         self._lines.say_in_turn(lambda: f"{self._description}: {self._tell(done, total)}")
 
@@ -95,10 +98,19 @@ class StepProgress:
         self._lines.say(f"{self._description}: {done}, {count}in {_name_span(self._elapsed_s())}")
 
     def _tell(self, done: int, total: int | None) -> str:
-        rate = done / max(self._elapsed_s(), 1e-9)
-        left = "" if total is None or not done else f", {_name_span(max(total - done, 0) / rate)} left"
+        rate = self._measure_rate(done)
+        if not rate:
+            return self._count(done, total)
+        left = "" if total is None else f", {_name_span(max(total - done, 0) / rate)} left"
         per_second = shorten(rate, "B") if self._unit == "bytes" else f"{rate:,.{0 if rate >= 10 else 1}f}"
         return f"{self._count(done, total)}, {per_second}/s{left}"
+
+    def _measure_rate(self, done: int) -> float:
+        """Return steps per second since the first, which may have waited for a compiler or a connection; 0: unknown."""
+        if self._first is None or done <= self._first[0]:
+            return 0.0
+        n_first, first_s = self._first
+        return (done - n_first) / max(self._clock() - first_s, 1e-9)
 
     def _count(self, done: int, total: int | None) -> str:
         if self._unit == "bytes":

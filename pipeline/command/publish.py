@@ -89,7 +89,7 @@ def publish(
         figures = {**told, **asdict(count), "commit": None, "dry_run": True}
         _tell(figures, f"would send {_name_count(count)} of {len(runs)} runs to {target}", as_json=as_json)
         return
-    with show_steps(f"{target}: send", unit="objects", done="published") as on_steps:
+    with show_steps(f"to {target}", unit="objects", done="sent") as on_steps:
         done = delivery.publish(
             planned, target, on_object=lambda count, n_all: on_steps(count.n_sent + count.n_kept, n_all)
         )
@@ -112,7 +112,7 @@ def fetch(
 
     from ..progress import show_steps
 
-    with show_steps(f"{source}: fetch", unit="objects", done="fetched") as on_steps:
+    with show_steps(f"from {source}", unit="objects", done="fetched") as on_steps:
         count = fetch_dataset(
             source,
             target,

@@ -41,12 +41,14 @@ def connect(address: str | None = None, *, n_cpus: int = 1) -> None:
             )
         else:
             ray.init(address=named, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+    except Exception as error:  # of any type: Ray has none for a node that does not start
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise EngineError(
-            f"Ray at {named or 'this machine'}: expected to connect, found: {reason}; check the address, or "
-            "leave it out to compute on this machine"
-        ) from error
+        place, wanted, remedy = (
+            ("this machine", "start", "check its folder (RAY_TMPDIR) and the memory left, or compute without Ray")
+            if named is None
+            else (named, "connect", "check the address, or leave it out to compute on this machine")
+        )
+        raise EngineError(f"Ray at {place}: expected to {wanted}, found: {reason}; {remedy}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -181,6 +182,20 @@ def test_a_ray_that_is_not_there_is_one_line_and_code_2(
     assert call(monkeypatch, *words, "--store", str(tmp_path / "store"), "--address", "127.0.0.1:1") == 2
     *_, last = capfd.readouterr().err.strip().splitlines()
     assert last.startswith("superneurons: Ray at 127.0.0.1:1: expected to connect, found: no Ray at 127.0.0.1:1;")
+
+
+def test_a_ray_that_does_not_start_is_one_line_and_code_2(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    words = [word for word in EXTRACT if word != "--serial"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", *words, "--store", str(tmp_path / "store")],
+        env={**os.environ, "RAY_TMPDIR": str(tmp_path / "file")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    *_, last = done.stderr.strip().splitlines()
+    assert last.startswith("superneurons: Ray at this machine: expected to start, found: [Errno 20] Not a directory")
 
 
 def test_status_and_extract_print_json(

@@ -90,8 +90,8 @@ def test_a_terminal_shows_a_bar_for_each_model() -> None:
 @pytest.mark.parametrize(
     ("unit", "scale", "expected"),
     [
-        ("blocks", 1, ["a: 40/1,000 blocks, 8.0/s, 0:02:00 left", "a: 60/1,000 blocks, 6.0/s, 0:02:37 left"]),
-        ("bytes", 10**6, ["a: 40 MB of 1 GB, 8 MB/s, 0:02:00 left", "a: 60 MB of 1 GB, 6 MB/s, 0:02:37 left"]),
+        ("blocks", 1, ["a: 40/1,000 blocks, 7.5/s, 0:02:08 left", "a: 60/1,000 blocks, 5.6/s, 0:02:49 left"]),
+        ("bytes", 10**6, ["a: 40 MB of 1 GB, 7.5 MB/s, 0:02:08 left", "a: 60 MB of 1 GB, 5.56 MB/s, 0:02:49 left"]),
     ],
 )
 def test_a_log_has_a_line_every_few_seconds_and_the_last(unit: str, scale: int, expected: list[str]) -> None:
@@ -113,7 +113,7 @@ def test_how_often_is_told_by_the_environment(
         on_steps(1, None)
         on_steps(2, 2)
     first, second, last = capsys.readouterr().err.splitlines()
-    assert ": 1 files, " in first and ": 2/2 files, " in second and "b: done, 2 files in 0:00:" in last
+    assert first.endswith("b: 1 files") and ": 2/2 files, " in second and "b: done, 2 files in 0:00:" in last
 
 
 def test_quiet_is_quiet(quiet: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
