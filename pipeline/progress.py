@@ -94,8 +94,8 @@ class StepProgress:
         """Say that all is `done`; `if_long`, only of what took as long as there is between two lines."""
         if if_long and self._elapsed_s() < self._lines.interval_s:
             return
-        count = f"{self._count(self._done, None)} " if self._done else ""
-        self._lines.say(f"{self._description}: {done}, {count}in {_name_span(self._elapsed_s())}")
+        count = f", {self._count(self._done, None)}" if self._done else ""
+        self._lines.say(f"{self._description}: {done}{count} in {_name_span(self._elapsed_s())}")
 
     def _tell(self, done: int, total: int | None) -> str:
         rate = self._measure_rate(done)

@@ -51,6 +51,11 @@ class LocalBackend(LocalStore, Backend):
         super().__init__(root, read_only=read_only)
         self._folder = PlainFolder(str(self.root))
 
+    @property
+    def supports_writes(self) -> bool:  # type: ignore[override]
+        """False where the folder is someone else's, or its file system is mounted to be read."""
+        return not self.root.exists() or os.access(self.root, os.W_OK)
+
     def fetch(self, key: str, byte_range: ByteRequest | None = None) -> memoryview | None:
         """Return an object or a part of it, None where there is none; of one that is too short, what there is.
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +55,22 @@ def test_every_engine_finds_the_same(
             assert figures(monkeypatch, capfd, str(store), "--engine", engine, *how) == expected
     assert figures(monkeypatch, capfd, str(store)) == expected  # from the scores that are there
     assert len(read_entries(open_dataset(str(store)).run("planted/task"))) == 5
+
+
+def test_a_store_of_someone_else_is_searched_and_left_as_it_is(store: Path) -> None:
+    everything = [store, *store.rglob("*")]
+    for path in everything:
+        path.chmod(0o555)
+    words = [sys.executable, "-m", "pipeline", "search", str(store)]
+    if os.geteuid() == 0:  # for whom modes say nothing, unless that privilege is given up
+        words = ["setpriv", "--bounding-set=-dac_override", *words]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True)
+    finally:
+        for path in everything:
+            path.chmod(0o755)
+    assert (done.returncode, done.stderr.count("searched")) == (0, 1) and "planted/task" in done.stdout
+    assert sorted([store, *store.rglob("*")]) == sorted(everything)
 
 
 def test_flags_reach_the_search(
