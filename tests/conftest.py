@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from tests.demo import copy_demo, run_demo
 from tests.server.s3 import S3Server
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -30,22 +29,22 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory, whole_machine: FileLoc
     if done := os.environ.get("DEMO_FOLDER"):
         return Path(done).resolve()
     with whole_machine:
-        return run_demo(tmp_path_factory.mktemp("demo") / "out")
+        return run_demo(shared_folder(tmp_path_factory) / "demo")
 
 
 @pytest.fixture(scope="session")
 def quick_demo_folder(tmp_path_factory: pytest.TempPathFactory, whole_machine: FileLock) -> Path:
-    """Return the folder that ``superneurons demo --quick`` filled: the same with fewer samples."""
+    """Return this process's copy of the folder that ``superneurons demo --quick`` filled: the same, fewer samples."""
     with whole_machine:
-        return run_demo(tmp_path_factory.mktemp("quick-demo") / "out", "--quick")
+        made = run_demo(shared_folder(tmp_path_factory) / "quick-demo", "--quick")
+    copy_demo(made, tmp_path_factory.getbasetemp() / "own-quick-demo")
+    return tmp_path_factory.getbasetemp() / "own-quick-demo"
 
 
-def run_demo(out: Path, *flags: str) -> Path:
-    """Fill the folder `out` by the real command in its own process and return it."""
-    subprocess.run(
-        [sys.executable, "-m", "pipeline", "demo", *flags, "--out", str(out)], check=True, capture_output=True
-    )
-    return out
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of this test run that all its processes share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")

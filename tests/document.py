@@ -11,11 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
-from shutil import copy2, copytree
 from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -24,6 +23,8 @@ import typer
 
 from pipeline import load_task
 from pipeline.cli import app
+
+from .demo import copy_demo
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -120,19 +121,6 @@ def find_commands(shell: str, name: str) -> list[list[str]]:
             words = shlex.split(call, comments=True) if name in call else []
             found += [words[at + 1 :] for at, word in enumerate(words) if word == name or word.endswith(f"/{name}")]
     return [arguments for arguments in found if arguments]
-
-
-def copy_demo(demo: Path, target: Path) -> None:
-    """Copy the demo's folder, but for shards, which nothing changes: these are linked where that is possible."""
-
-    def copy(source: str, place: str) -> str:
-        if "/c/" in source:
-            with suppress(OSError):
-                os.link(source, place)
-                return place
-        return str(copy2(source, place))
-
-    copytree(demo, target, copy_function=copy)
 
 
 def furnish(folder: Path, demo: Path) -> None:

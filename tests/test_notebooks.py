@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 import importlib
 from pathlib import Path
-from shutil import copytree
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+
+from .demo import copy_demo
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 OURS = {"pipeline", "search", "storage"}
@@ -26,7 +27,7 @@ PRINTED = {
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path: Path, demo_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "notebooks").mkdir()
-    copytree(demo_folder, tmp_path / "superneurons-demo")
+    copy_demo(demo_folder, tmp_path / "superneurons-demo")
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(tmp_path / "notebooks")}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]

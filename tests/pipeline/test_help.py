@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pipeline.cli import app
 from pipeline.command.group import PANELS
 from pipeline.task import load_task
 from tests.cluster.node import find_free_ports
+from tests.demo import copy_demo
 
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 
@@ -73,8 +73,8 @@ def test_commands_are_listed_by_what_they_are_for() -> None:
 def folder(demo_folder: Path, quick_demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return a folder where all names that examples use are."""
     folder = tmp_path_factory.mktemp("examples")
-    shutil.copytree(demo_folder, folder / "superneurons-demo")
-    shutil.copytree(quick_demo_folder, folder / "quick-demo")
+    copy_demo(demo_folder, folder / "superneurons-demo")
+    copy_demo(quick_demo_folder, folder / "quick-demo")
     (folder / "docs").mkdir()
     (folder / "docs" / "experiment.yaml").write_text(SMALL_EXPERIMENT)
     generator = np.random.default_rng(0)

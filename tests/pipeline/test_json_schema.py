@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from pipeline.command.group import SCHEMAS, read_schema
 from pipeline.plain_value import to_plain
 from pipeline.task import load_task
 from tests.cluster.node import find_free_ports
+from tests.demo import copy_demo
 from tests.search.planted import make_planted_run
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -213,7 +213,7 @@ def test_answers_of_questions_and_of_a_file(call: Call, classifier: Path, tmp_pa
 
 
 def test_the_demo(call: Call, demo_folder: Path, tmp_path: Path) -> None:
-    shutil.copytree(demo_folder, tmp_path / "demo")
+    copy_demo(demo_folder, tmp_path / "demo")
     assert len(call("demo", "-o", tmp_path / "demo")["runs"]) == 20
 
 
