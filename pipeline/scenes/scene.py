@@ -103,21 +103,8 @@ class Thing:
         return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
     def mask(self) -> Mask:
-        """Return the pixels whose middle it covers."""
-        rows, columns = np.ogrid[0.5 : SIZE + 0.5, 0.5 : SIZE + 0.5]
-        across, down = np.abs(columns - self.x), np.abs(rows - self.y)
-        half_width, half_height = self.width / 2, self.height / 2
-        match self.kind.shape:
-            case "circle":
-                inside = (across / half_width) ** 2 + (down / half_height) ** 2 <= 1
-            case "triangle":
-                inside = (across * self.height <= half_width * (rows - self.y + half_height)) & (down <= half_height)
-            case "cross":
-                upright = (across <= half_width / 3) & (down <= half_height)
-                inside = upright | ((across <= half_width) & (down <= half_height / 3))
-            case _:
-                inside = (across <= half_width) & (down <= half_height)
-        return np.asarray(inside, dtype=np.bool_)
+        """Return the pixels whose middle it covers; not to be written to, as it is kept for a while."""
+        return _find_mask(self.kind.shape, self.x, self.y, self.width, self.height)
 
     def _box(self) -> tuple[float, float, float, float]:
         return (
@@ -126,6 +113,29 @@ class Thing:
             self.y - self.height / 2,
             self.y + self.height / 2,
         )
+
+
+_MIDDLES = np.arange(SIZE) + 0.5
+"""Of the pixels of a row or column."""
+
+
+@lru_cache(maxsize=512)
+def _find_mask(shape: str, x: float, y: float, width: float, height: float) -> Mask:
+    across, down = np.abs(_MIDDLES - x), np.abs(_MIDDLES[:, None] - y)
+    half_width, half_height = width / 2, height / 2
+    match shape:
+        case "circle":
+            inside = (across / half_width) ** 2 + (down / half_height) ** 2 <= 1
+        case "triangle":
+            inside = (across * height <= half_width * (_MIDDLES[:, None] - y + half_height)) & (down <= half_height)
+        case "cross":
+            upright = (across <= half_width / 3) & (down <= half_height)
+            inside = upright | ((across <= half_width) & (down <= half_height / 3))
+        case _:
+            inside = (across <= half_width) & (down <= half_height)
+    mask = np.asarray(inside, dtype=np.bool_)
+    mask.setflags(write=False)
+    return mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +182,7 @@ class Scene:
         return shares[::-1]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4096)
 def make_scene(world: str, number: int) -> Scene:
     """Return scene `number` of a world; other worlds hold other scenes."""
     chance = Chance(f"{world}/{number}")
