@@ -20,7 +20,6 @@ from pipeline.command.group import SCHEMAS, read_schema
 from pipeline.plain_value import to_plain
 from pipeline.task import load_task
 from tests.cluster.node import find_free_ports
-from tests.demo import copy_demo
 from tests.search.planted import make_planted_run
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -212,9 +211,8 @@ def test_answers_of_questions_and_of_a_file(call: Call, classifier: Path, tmp_pa
     assert "error" in bad
 
 
-def test_the_demo(call: Call, demo_folder: Path, tmp_path: Path) -> None:
-    copy_demo(demo_folder, tmp_path / "demo")
-    assert len(call("demo", "-o", tmp_path / "demo")["runs"]) == 20
+def test_the_demo(call: Call, quick_demo_folder: Path) -> None:
+    assert len(call("demo", "--quick", "-o", quick_demo_folder)["runs"]) == 20
 
 
 def test_a_service_says_once_where_it_is(classifier: Path) -> None:

@@ -23,6 +23,8 @@ from tests.storage.fake_run import remove_object, shard_bytes
 
 RUN = "tiny-llava/easy-vqa.shape"
 SHARD = f"{RUN}/mlp/c/1/0/3/0"
+BLOCKS = ["--limit", "300", "--block", "128"]
+"""What makes three blocks of a task."""
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -37,7 +39,8 @@ def extracted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a store of two runs in three blocks each."""
     store = tmp_path_factory.mktemp("extracted") / "activations.zarr"
     tasks = [word for name in ("easy-vqa.shape", "easy-vqa.color") for word in ("--task", name)]
-    words = ["extract", "--model", "tiny-llava", *tasks, "--store", str(store), "--block", "512", "--serial"]
+    words = ["extract", "--model", "tiny-llava", *tasks, "--store", str(store)]
+    words += [*BLOCKS, "--serial"]
     subprocess.run([sys.executable, "-m", "pipeline", *words], check=True, capture_output=True)
     return store
 
@@ -82,7 +85,7 @@ def test_a_store_that_is_damaged_by_hand_is_refused_by_name_and_mended(
     assert f"run {RUN}, block 1: is pending; run the command that wrote it again" in capfd.readouterr().out
     assert call(monkeypatch, "search", str(store), "--run", RUN) == 2
     assert "expected 3 committed blocks, found 2 (block 1 is the first missing)" in capfd.readouterr().err
-    words = ["extract", "--model", "tiny-llava", "--task", "easy-vqa.shape", "--store", str(store), "--block", "512"]
+    words = ["extract", "--model", "tiny-llava", "--task", "easy-vqa.shape", "--store", str(store), *BLOCKS]
     assert call(monkeypatch, *words, "--serial") == 0
     assert "1 computed now" in capfd.readouterr().out
     assert call(monkeypatch, "validate", str(store), "--full", "--json") == 0
