@@ -20,12 +20,20 @@ from .document import read_document
 from .document_schema import DocumentKind, find_fault
 from .errors import ArraySizeError, BlockDamagedError, DatasetDamagedError, DatasetError, UnsafeObjectError
 from .fault import AuditCount, Fault, FaultKind
-from .inspection import PlannedShard, Reason, find_size_faults, inspect_bytes, inspect_size, read_valid
+from .inspection import (
+    PlannedShard,
+    Reason,
+    find_size_faults,
+    inspect_bytes,
+    inspect_size,
+    plan_block_shards,
+    read_valid,
+)
 from .part import part_path
 from .repair import plan_repair
 from .run import Run
 from .schema import ASIDE, COMMITS, OWN_GROUPS, PARTIAL_SUFFIX, PARTS, PUBLICATION_FILES
-from .shard import ShardLayout, dims_of, parse_layout, plan_shards
+from .shard import ShardLayout, dims_of, parse_layout
 
 READ_AT_ONCE = 4
 SHOWN_FAULTS = 3
@@ -334,14 +342,8 @@ class _RunAudit:
 
     def shards_of(self, block: Block) -> dict[str, PlannedShard]:
         """Return each shard that the plan gives to `block`, by key."""
-        return {
-            layout.key((block.index, *place)): PlannedShard(
-                layout=layout, sizes=tuple(part.stop - part.start for part in region)
-            )
-            for name, layout in self.layouts.items()
-            if name in self.sampled
-            for place, region in plan_shards(layout, self.run.arrays[name].shape[1:])
-        }
+        sampled = {name: self.layouts[name] for name in self.sampled}
+        return plan_block_shards(sampled, self.run.arrays, block=block.index)
 
     def fault(self, kind: FaultKind, key: str, expected: str, found: str, *, block: int | None = None) -> Fault:
         return Fault(kind=kind, key=key, expected=expected, found=found, run=self.name, block=block)

@@ -7,7 +7,7 @@ out of records and metadata, too, so that who opens the copy finds a whole datas
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -16,17 +16,19 @@ import numpy as np
 
 from .backend import Backend
 from .block import Block
-from .commit import CommitRecord, commit_key, read_commit
+from .commit import CommitRecord, commit_key, commit_path
 from .create_only import StoredObject
 from .dataset import Dataset
-from .document import as_json, encode_document, read_document
+from .document import as_json, encode_document
+from .document_text import parse_document
 from .errors import BlockDamagedError, DatasetError, RunNotFoundError
+from .inspection import plan_block_shards
 from .limit import MAX_DOCUMENT_BYTES, MAX_OBJECT_BYTES
-from .manifest import Manifest, read_manifest
+from .manifest import MANIFEST, Manifest, read_manifest
 from .part import part_path
 from .run import Run
 from .schema import COMMITS, PARTS, QUESTION, SITES, WITHHELD, Site
-from .shard import decode_object, dims_of, encode_shard, parse_layout, plan_shards
+from .shard import ShardLayout, decode_object, dims_of, encode_shard, parse_layout
 from .threads import thread_pool
 
 DIGEST_DIGITS = 16
@@ -45,14 +47,12 @@ class ExcerptSpec:
     """What an excerpt holds.
 
     ``sites`` None: all that a run records. Without ``questions`` a digest stands in the place of each question's text.
-    ``results`` are searches, studies and ledgers; those of runs that are not whole are left out. ``rewrite`` changes
-    the circumstances of runs and of blocks.
+    ``rewrite`` changes the circumstances of runs and of blocks.
     """
 
     runs: tuple[str, ...]
     sites: tuple[Site, ...] | None = None
     questions: bool = True
-    results: bool = True
     rewrite: Rewrite = keep_circumstances
 
 
@@ -87,13 +87,42 @@ class ExcerptSource:
     backend: Backend
     manifest: Manifest | None
 
+    def find_digest(self, key: str) -> str | None:
+        """Return the SHA-256 that the manifest tells of an object, None where there is no manifest.
+
+        Raises
+        ------
+        BlockDamagedError
+            If the manifest does not list it.
+        """
+        if self.manifest is None:
+            return None
+        if key not in self.manifest:
+            raise BlockDamagedError(
+                f"{self.url}/{MANIFEST}: expected a line for {key}, found none; publish the dataset again, or ask its "
+                "publisher to"
+            )
+        return self.manifest[key]
+
     def copy_object(self, key: str, recorded: StoredObject | None = None) -> ExcerptObject:
-        """Return an object as it is there."""
-        known = None if self.manifest is None else self.manifest.get(key)
-        sha256, size_bytes = (known, None) if recorded is None else (recorded.sha256, recorded.size_bytes)
+        """Return an object as it is there; one that is `recorded` is checked against its record."""
+        sha256, size_bytes = (
+            (self.find_digest(key), None) if recorded is None else (recorded.sha256, recorded.size_bytes)
+        )
         return ExcerptObject(
             key=key, sha256=sha256, size_bytes=size_bytes, read=lambda: self.read_checked(key, sha256, size_bytes)
         )
+
+    def read_document(self, path: str) -> dict[str, Any]:
+        """Return the ``zarr.json`` of the node at `path`, as the manifest has it.
+
+        Raises
+        ------
+        BlockDamagedError
+            If it is gone, or is not what the manifest tells.
+        """
+        key = f"{path}/zarr.json"
+        return parse_document(self.read_checked(key, self.find_digest(key)), where=f"{self.url}/{key}")
 
     def read_checked(self, key: str, sha256: str | None, size_bytes: int | None = None) -> bytes:
         """Return the bytes of an object, no more than `size_bytes`.
@@ -151,6 +180,11 @@ class RunExcerpt:
             raise DatasetError(f"run {run.name}: expected one of its sites {run.sites}, found {wanted}; choose others")
 
     @property
+    def model(self) -> str:
+        """The group that the run lies in, which it may share with others."""
+        return self.run.name.partition("/")[0]
+
+    @property
     def sites(self) -> list[Site]:
         """The sites that are taken."""
         return [site for site in self.run.sites if self.spec.sites is None or site in self.spec.sites]
@@ -168,7 +202,7 @@ class RunExcerpt:
     @cached_property
     def document(self) -> dict[str, Any]:
         """The run's own document: arrays that are left out are gone from it."""
-        document = read_document(self.run.store, self.run.name) or {}
+        document = self.source.read_document(self.run.name)
         attributes = document["attributes"]
         attributes["circumstances"] = self.rewrite(attributes.get("circumstances", {}))
         if not self.is_whole and "sites" in attributes["identity"]:
@@ -194,7 +228,7 @@ class RunExcerpt:
     def metadata(self) -> Iterator[ExcerptObject]:
         """Return all objects of the run but its own document and its blocks: metadata, and labels of dimensions."""
         name = self.run.name
-        yield self.source.copy_object(f"{name.partition('/')[0]}/zarr.json")
+        yield self.source.copy_object(f"{self.model}/zarr.json")
         for array in self.arrays:
             yield self.source.copy_object(f"{name}/{array}/zarr.json")
             layout = parse_layout(self.run.arrays[array])
@@ -205,14 +239,16 @@ class RunExcerpt:
         for part in self.run.parts:
             yield self.source.copy_object(f"{part_path(name, part.index)}/zarr.json")
 
+    @cached_property
+    def layouts(self) -> dict[str, ShardLayout]:
+        """How the shards of each array along samples are laid out, those that are left out among them."""
+        return {name: parse_layout(array) for name, array in self.run.arrays.items() if dims_of(array)[0] == "sample"}
+
     def count_objects(self) -> int:
-        """Return how many objects the run has when all of its blocks are committed."""
-        shards = {
-            name: sum(1 for _ in plan_shards(parse_layout(array), array.shape[1:]))
-            for name, array in self.run.arrays.items()
-            if name in self.arrays and dims_of(array)[0] == "sample"
-        }
-        return sum(1 for _ in self.metadata()) + len(self.run.blocks) * (sum(shards.values()) + 1) + 1
+        """Return how many objects the run has when all of its blocks are committed, the model's group left out."""
+        taken = {name: layout for name, layout in self.layouts.items() if name in self.arrays}
+        n_shards = len(plan_block_shards(taken, self.run.arrays, block=0))
+        return sum(1 for _ in self.metadata()) + len(self.run.blocks) * (n_shards + 1)
 
     def blocks(self) -> Iterator[BlockExcerpt]:
         """Return the committed blocks, in order."""
@@ -223,10 +259,7 @@ class RunExcerpt:
 
     def plan_block(self, block: Block) -> BlockExcerpt:
         """Return what the excerpt holds of a committed block; of its objects, only questions are read."""
-        name = self.run.name
-        record = read_commit(self.run.store, name, block.index)
-        if record is None:
-            raise BlockDamagedError(f"run {name}, block {block.index}: expected its record, found none; {REMEDY}")
+        record = self.read_record(block)
         shards = [self.plan_shard(entry) for entry in record.objects if self._array_of(entry.key) in self.arrays]
         objects = tuple(_describe(shard) for shard in shards)
         told = self.rewrite(dict(record.circumstances))
@@ -235,6 +268,34 @@ class RunExcerpt:
             shards=tuple(shards),
             record=self.plan_record(replace(record, objects=objects, circumstances=told)),
         )
+
+    def read_record(self, block: Block) -> CommitRecord:
+        """Return the record of a committed block.
+
+        Raises
+        ------
+        BlockDamagedError
+            If it is not of this block, or of its shards and nothing else.
+        """
+        where = f"{self.source.url}: run {self.run.name}, block {block.index}"
+        path = commit_path(self.run.name, block.index)
+        record = CommitRecord.from_attributes(self.source.read_document(path).get("attributes", {}))
+        if (record.block, record.start, record.stop) != (block.index, block.start, block.stop):
+            raise BlockDamagedError(
+                f"{where}: expected a record of samples {block.start} to {block.stop}, found one of block "
+                f"{record.block}, {record.start} to {record.stop}; {REMEDY}"
+            )
+        planned = plan_block_shards(self.layouts, self.run.arrays, block=block.index)
+        recorded = {entry.key: entry.size_bytes for entry in record.objects}
+        if differing := sorted(recorded.keys() ^ planned.keys()):
+            wanted, found = ("a shard", "none") if differing[0] in planned else ("none", "one")
+            raise BlockDamagedError(f"{where}: expected {wanted} {differing[0]} in its record, found {found}; {REMEDY}")
+        for key, size_bytes in recorded.items():
+            if size_bytes > (limit := planned[key].layout.max_shard_bytes):
+                raise BlockDamagedError(
+                    f"{where}: expected at most {limit} bytes of {key} in its record, found {size_bytes}; {REMEDY}"
+                )
+        return record
 
     def plan_record(self, record: CommitRecord) -> ExcerptObject:
         """Return the object that records a block."""
@@ -253,6 +314,11 @@ class RunExcerpt:
 
     def _array_of(self, key: str) -> str:
         return key.removeprefix(f"{self.run.name}/").partition("/c/")[0]
+
+
+def count_objects(excerpts: Sequence[RunExcerpt]) -> int:
+    """Return how many objects runs have together when all of their blocks are committed."""
+    return sum(excerpt.count_objects() for excerpt in excerpts) + len({excerpt.model for excerpt in excerpts})
 
 
 def make_object(key: str, content: bytes) -> ExcerptObject:

@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .dataset import Dataset
 from .document import read_document
-from .excerpt import ExcerptObject, RunExcerpt, open_source
-from .schema import COMMITS, PARTIAL_SUFFIX
+from .excerpt import ExcerptObject, ExcerptSource, RunExcerpt
+from .manifest import is_listable
+from .schema import COMMITS
 
 RESULT_PATH = re.compile(r"_search/[^/]+/[^/]+/[^/]+|_transfer/[^/]+/[^/]+|_ledger/[^/]+/[^/]+")
 """Where a result lies: a search below its run, a study below its owner, the ledger of a run."""
 
+ENTRY_KEY = re.compile(r"_ledger/[^/]+/[^/]+/_commits/[0-9]+/zarr\.json")
+
 RESULT_GROUPS = ("_search", "_transfer", "_ledger")
 
 
-def plan_results(dataset: Dataset, runs: Sequence[RunExcerpt]) -> Iterator[ExcerptObject]:
+def plan_results(runs: Sequence[RunExcerpt]) -> Iterator[ExcerptObject]:
     """Return all objects of results that were made of whole `runs`: groups above them, then each one's records last.
 
-    A server that cannot list tells of those that its manifest names.
+    Of a dataset that has a manifest they are those that it names: results that came later were not published.
     """
-    source = open_source(dataset)
+    source = runs[0].source
     whole = {excerpt.run.name for excerpt in runs if excerpt.is_whole}
-    keys = _list_keys(dataset, source.manifest)
+    keys = _list_keys(source)
     sent: set[str] = set()
     for path, own in sorted(_group_by_result(keys).items()):
-        made_of = _find_runs(dataset, path)
+        made_of = _find_runs(source, path)
         if not made_of or not made_of <= whole:
             continue
         for above in _list_above(path):
@@ -45,15 +47,21 @@ def find_result(key: str) -> str | None:
     return found[0] if found is not None and key[found.end() :].startswith("/") else None
 
 
-def _list_keys(dataset: Dataset, manifest: Mapping[str, str] | None) -> set[str]:
-    backend = dataset.backend
-    if not backend.supports_listing:
-        return {key for key in manifest or () if key.partition("/")[0] in RESULT_GROUPS}
+def is_entry(key: str) -> bool:
+    """Return whether an object is an entry of a ledger: its number says no more than which came first."""
+    return ENTRY_KEY.fullmatch(key) is not None
+
+
+def _list_keys(source: ExcerptSource) -> set[str]:
+    if source.manifest is not None:
+        return {key for key in source.manifest if key.partition("/")[0] in RESULT_GROUPS}
+    if not source.backend.supports_listing:
+        return set()
     return {
         entry.key
         for group in RESULT_GROUPS
-        for entry in backend.list_objects(group)
-        if not entry.is_link and not entry.key.endswith(PARTIAL_SUFFIX)
+        for entry in source.backend.list_objects(group)
+        if entry.is_file and is_listable(entry.key)
     }
 
 
@@ -72,12 +80,12 @@ def _list_above(path: str) -> list[str]:
     return ["/".join([*parts[:depth], "zarr.json"]) for depth in range(1, len(parts))]
 
 
-def _find_runs(dataset: Dataset, path: str) -> set[str]:
+def _find_runs(source: ExcerptSource, path: str) -> set[str]:
     """Return the runs that a result was made of."""
     group, *parts = path.split("/")
     if group != "_transfer":
         return {"/".join(parts[:2])}
-    document = read_document(dataset.store, path) or {}
+    document = read_document(source.backend, path) or {}
     return set(find_scanned_runs(document.get("attributes", {}).get("identity")))
 
 

@@ -17,7 +17,7 @@ from .create_only import StoredObject
 from .errors import ObjectSizeError, UnsafeObjectError
 from .fault import FaultKind
 from .limit import MAX_CHUNK_BYTES
-from .shard import ShardDamageError, ShardLayout, decode_object, dims_of, parse_layout
+from .shard import ShardDamageError, ShardLayout, decode_object, dims_of, parse_layout, plan_shards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +26,17 @@ class PlannedShard:
 
     layout: ShardLayout
     sizes: tuple[int, ...]
+
+
+def plan_block_shards(
+    layouts: Mapping[str, ShardLayout], arrays: Mapping[str, zarr.Array[Any]], *, block: int
+) -> dict[str, PlannedShard]:
+    """Return each shard that the plan gives to `block`, by key; `layouts` are those of arrays along samples."""
+    return {
+        layout.key((block, *place)): PlannedShard(layout=layout, sizes=tuple(part.stop - part.start for part in region))
+        for name, layout in layouts.items()
+        for place, region in plan_shards(layout, arrays[name].shape[1:])
+    }
 
 
 Reason = tuple[FaultKind, str, str]

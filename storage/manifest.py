@@ -5,23 +5,42 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+
 from .backend import Backend
 from .errors import DatasetError
 from .limit import MAX_MANIFEST_BYTES
+from .schema import PARTIAL_SUFFIX
 
 MANIFEST = "manifest-sha256.txt"
 """Its key at the root. It lists every object but itself and ``croissant.json``, which holds its digest."""
 
-LINE = re.compile(r"([0-9a-f]{64})  (?!/)(?!(?:.*/)?\.\.?(?:/|$))([A-Za-z0-9_.@/-]+)")
-"""A digest, two spaces, and a key that stays below the root."""
+LISTED_KEY = re.compile(r"(?!/)(?!(?:.*/)?\.\.?(?:/|$))[A-Za-z0-9_.@/-]+")
+"""A key that stays below the root, and has nothing in it that a line could not hold."""
+
+LINE = re.compile(rf"([0-9a-f]{{64}})  ({LISTED_KEY.pattern})")
+"""A digest, two spaces, and a key."""
 
 Manifest = Mapping[str, str]
 """SHA-256, in hexadecimal digits, of objects by key."""
 
 
+def is_listable(key: str) -> bool:
+    """Return whether a manifest may list an object of this key: its name is plain, and it is no unfinished file."""
+    return LISTED_KEY.fullmatch(key) is not None and not key.endswith(PARTIAL_SUFFIX)
+
+
 def format_manifest(digests: Manifest) -> bytes:
-    """Return the text of a manifest, its keys sorted."""
+    """Return the text of a manifest, its keys sorted; all of them must be `is_listable`."""
     return "".join(f"{digests[key]}  {key}\n" for key in sorted(digests)).encode()
+
+
+def write_manifest(backend: Backend, digests: Manifest) -> None:
+    """Replace the manifest of a dataset, atomically; it is on the disk when this returns."""
+    sync(backend.set(MANIFEST, default_buffer_prototype().buffer.from_bytes(format_manifest(digests))))
+    backend.flush_object(MANIFEST)
+    backend.flush_names([MANIFEST])
 
 
 def parse_manifest(where: str, content: bytes) -> dict[str, str]:

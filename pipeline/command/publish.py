@@ -81,7 +81,7 @@ def publish(
         private=private,
     )
     planned = delivery.plan_publication(open_dataset(store), order)
-    _warn_of_traces(planned.inspection.traces)
+    _warn_of_traces(planned.inspection.traces, scrubbed=scrub)
     runs = [one.run.name for one in planned.runs]
     told = {"target": target, "runs": runs, "traces": _list_traces(planned.inspection.traces)}
     if dry_run:
@@ -121,7 +121,8 @@ def fetch(
             results=results,
             on_object=lambda count, n_all: on_steps(count.n_sent + count.n_kept, n_all),
         )
-    told = f"{target}: fetched {_name_count(count)}, {count.n_kept:,} were there; all verified"
+    verified = "all verified" if count.has_manifest else "shards verified, for the rest there is no manifest"
+    told = f"{target}: fetched {_name_count(count)}, {count.n_kept:,} were there; {verified}"
     _tell({"source": source, "target": target, **asdict(count)}, told, as_json=as_json)
 
 
@@ -160,11 +161,11 @@ def _list_traces(traces: Counter[tuple[str, str]]) -> list[dict[str, Any]]:
     return [{"kind": kind, "excerpt": excerpt, "n": n} for (kind, excerpt), n in traces.most_common()]
 
 
-def _warn_of_traces(traces: Counter[tuple[str, str]]) -> None:
+def _warn_of_traces(traces: Counter[tuple[str, str]], *, scrubbed: bool) -> None:
     """Name on standard error what tells of people and machines, the most frequent first."""
     for (kind, excerpt), number in traces.most_common(SHOWN_TRACES):
         print_note(f"warning: {number} x {kind} {excerpt!r:.80} would be published")
     if len(traces) > SHOWN_TRACES:
         print_note(f"warning: and {len(traces) - SHOWN_TRACES} others")
-    if traces:
+    if traces and not scrubbed:
         print_note("--scrub replaces those in what tells how runs and blocks came about")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from storage import Dataset, ensure_dataset, open_dataset
 from storage.dataset import open_target
-from storage.excerpt import ExcerptObject, ExcerptSpec, RunExcerpt, keep_circumstances, make_object, plan_excerpt
+from storage.excerpt import ExcerptObject, ExcerptSpec, RunExcerpt, count_objects, keep_circumstances, plan_excerpt
 from storage.excerpt_result import find_result, plan_results
-from storage.manifest import MANIFEST, read_manifest
+from storage.manifest import MANIFEST, read_manifest, write_manifest
 from storage.replica import CopyCount, Replica
 from storage.schema import PUBLICATION_FILES
 from storage.url import is_remote
@@ -44,7 +44,7 @@ class PlannedPublication:
     @property
     def n_objects(self) -> int:
         """How many objects are to be there, those beside the dataset left out."""
-        return sum(excerpt.count_objects() for excerpt in self.runs) + len(self.results)
+        return count_objects(self.runs) + len(self.results)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,14 +78,13 @@ def plan_publication(dataset: Dataset, order: PublishOrder) -> PlannedPublicatio
         runs=tuple(names),
         sites=order.sites,
         questions=order.questions,
-        results=order.results,
         rewrite=scrub if order.scrub else keep_circumstances,
     )
     runs = tuple(plan_excerpt(dataset, spec))
     for excerpt in runs:
         excerpt.run.validate_complete()
     dataset.validate()
-    results = tuple(plan_results(dataset, runs)) if order.results else ()
+    results = tuple(plan_results(runs)) if order.results else ()
     inspection = inspect_excerpt(runs, results)
     if inspection.secrets:
         shown = "; ".join(f"{where}: {what}" for where, what in inspection.secrets[:SHOWN_SECRETS])
@@ -130,27 +129,70 @@ def deliver(planned: PlannedPublication, target: str | Path, *, on_object: OnObj
     """
     validate_target_of(planned.dataset, target)
     published = ensure_dataset(target)
-    known = read_manifest(published.backend, published.url)
-    if known is None:
-        Replica(published, known={}).put_all([make_object(MANIFEST, b"")])  # from now on a publication under way
-    n_objects = planned.n_objects
-    replica = Replica(published, known=known or {}, on_object=lambda count: on_object(count, n_objects))
+    _validate_others(published, planned)
+    manifest = StandingManifest(published)
+    n_objects = planned.n_objects + len(PUBLICATION_FILES)
+    replica = Replica(
+        published,
+        known={key: digest for key, digest in manifest.digests.items() if key not in PUBLICATION_FILES},
+        on_replace=manifest.forget,
+        on_object=lambda count: on_object(count, n_objects),
+    )
     for excerpt in planned.runs:
         replica.copy_run(excerpt)
-    replica.put_all(planned.results)
+    replica.copy_results(planned.results)
     replica.finish()
-    digests = replica.digest_all(leave_out=PUBLICATION_FILES)
+    digests = replica.digest_all()
     standing = {key: published.backend.fetch(key) for key in PUBLICATION_FILES}
     publication = keep_date(
-        describe(
-            open_dataset(target), planned.order, digests, n_bytes=replica.count_bytes(leave_out=PUBLICATION_FILES)
-        ),
+        describe(open_dataset(target), planned.order, digests, n_bytes=replica.count_bytes(digests)),
         {key: None if content is None else bytes(content) for key, content in standing.items()},
         digests,
     )
     companions = make_companions(publication, digests)
     replica.put_all(companions)
-    return Delivery(publication=publication, digests=replica.digests, count=replica.count)
+    own = {one.key: one.sha256 or "" for one in companions}
+    return Delivery(publication=publication, digests={**digests, **own}, count=replica.count)
+
+
+class StandingManifest:
+    """The manifest of a publication while it changes: of what is replaced, it says nothing from then on.
+
+    A publication that is cut short thus has no digest in its manifest that is not true. Where nothing was published
+    before, an empty one says that a publication is under way.
+    """
+
+    def __init__(self, published: Dataset) -> None:
+        self._published = published
+        found = read_manifest(published.backend, published.url)
+        if found is None:
+            write_manifest(published.backend, {})
+        self.digests = found or {}
+
+    def forget(self, keys: Sequence[str]) -> None:
+        """Leave out the groups of objects that hold `keys`, which are about to be replaced."""
+        groups = set(map(_name_group, keys))
+        kept = {key: digest for key, digest in self.digests.items() if _name_group(key) not in groups}
+        if len(kept) < len(self.digests):
+            write_manifest(self._published.backend, kept)
+            self.digests = kept
+
+
+def _name_group(key: str) -> str:
+    """Return the run that an object is of, or what else it belongs to: its first two names."""
+    return "/".join(key.split("/")[:2])
+
+
+def _validate_others(published: Dataset, planned: PlannedPublication) -> None:
+    """Check that runs that were published before, and are not published now, are whole."""
+    ours = {excerpt.run.name for excerpt in planned.runs}
+    for name in published.run_names():
+        run = published.run(name)
+        if name not in ours and not run.is_marked_complete and (pending := run.pending_blocks()):
+            raise PublicationError(
+                f"{published.url}: expected whole runs, found {name}, which an earlier publishing left with "
+                f"{len(pending)} of {len(run.blocks)} blocks to send; publish it again, too"
+            )
 
 
 def rehearse(planned: PlannedPublication, target: str | Path) -> CopyCount:
@@ -165,7 +207,7 @@ def rehearse(planned: PlannedPublication, target: str | Path) -> CopyCount:
     replica = Replica(standing, known=known, dry_run=True)
     for excerpt in planned.runs:
         replica.copy_run(excerpt)
-    replica.put_all(planned.results)
+    replica.copy_results(planned.results)
     return replica.count
 
 
@@ -198,14 +240,12 @@ def validate_target_of(dataset: Dataset, target: str | Path) -> None:
     PublicationError
         If it is none.
     """
-    if not is_remote(target) and not is_remote(dataset.url):
-        ours, theirs = Path(dataset.url).resolve(), Path(target).resolve()
-        if ours == theirs or ours in theirs.parents or theirs in ours.parents:
+    if is_remote(target) == is_remote(dataset.url):
+        ours, theirs = _find_place(dataset.url), _find_place(target)
+        if f"{ours}/".startswith(f"{theirs}/") or f"{theirs}/".startswith(f"{ours}/"):
             raise PublicationError(
-                f"{target}: expected a place outside {dataset.url}, found one within; choose another"
+                f"{target}: expected a place outside {dataset.url}, found one within, or around it; choose another"
             )
-    if str(target).rstrip("/") == dataset.url.rstrip("/"):
-        raise PublicationError(f"{target}: expected a place other than the dataset's own; choose another")
     backend = open_target(target)
     standing = Dataset(str(target), backend)
     if backend.fetch("zarr.json") is not None and backend.fetch(MANIFEST) is None and standing.run_names():
@@ -213,6 +253,10 @@ def validate_target_of(dataset: Dataset, target: str | Path) -> None:
             f"{target}: expected nothing, or what was published there before, found a dataset without {MANIFEST}; "
             "choose another place"
         )
+
+
+def _find_place(url: str | Path) -> str:
+    return str(url).rstrip("/") if is_remote(url) else str(Path(url).resolve())
 
 
 def today() -> datetime.date:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import pytest
 
 from storage import Dataset, ensure_dataset, open_dataset, write_block
 from storage.errors import BlockDamagedError, DatasetError, RunMismatchError
-from storage.excerpt import ExcerptSpec, digest_text, plan_excerpt
+from storage.excerpt import ExcerptSpec, count_objects, digest_text, plan_excerpt
 from storage.excerpt_result import plan_results
+from storage.fetch import fetch_dataset
 from storage.ledger import append_entry, read_entries
 from storage.manifest import MANIFEST, format_manifest, parse_manifest, read_manifest
 from storage.replica import CopyCount, Replica
@@ -46,13 +48,13 @@ def all_objects(dataset: Dataset) -> dict[str, bytes]:
 
 
 def copy(source: Dataset, target: Dataset, known: Mapping[str, str] = {}, **spec: Any) -> Replica:
-    planned = ExcerptSpec(**{"runs": (RUN,), **spec})
-    runs = plan_excerpt(source, planned)
+    results = spec.pop("results", True)
+    runs = plan_excerpt(source, ExcerptSpec(**{"runs": (RUN,), **spec}))
     replica = Replica(target, known=known)
     for run in runs:
         replica.copy_run(run)
-    if planned.results:
-        replica.put_all(plan_results(source, runs))
+    if results:
+        replica.copy_results(plan_results(runs))
     replica.finish()
     return replica
 
@@ -177,7 +179,7 @@ def test_damage_of_the_target_is_mended(source: Dataset, tmp_path: Path) -> None
     shards = [key for key in all_objects(target) if key.startswith(f"{RUN}/heads/c/1/")]
     (tmp_path / "target" / shards[0]).write_bytes(b"altered")
     (tmp_path / "target" / shards[1]).unlink()
-    assert copy(source, target).count.n_sent == 3  # and the record, which was gone meanwhile
+    assert copy(source, target).count.n_sent == 4  # and its record and the run's document, which said so meanwhile
     target.validate(full=True)
 
 
@@ -217,6 +219,134 @@ def test_over_http_every_object_is_verified(source: Dataset, tmp_path: Path) -> 
         labels.write_bytes(labels.read_bytes()[:-1] + b"\0")
         with pytest.raises(BlockDamagedError, match="option/c/0: expected the SHA-256"):
             copy(open_dataset(server.url), ensure_dataset(tmp_path / "another"))
+
+
+def publish_copy(source: Dataset, place: Path, **spec: Any) -> Dataset:
+    """Return a copy of `source` that has a manifest."""
+    published = ensure_dataset(place)
+    copy(source, published, **spec)
+    digests = {key: hashlib.sha256(content).hexdigest() for key, content in all_objects(published).items()}
+    (place / MANIFEST).write_bytes(format_manifest(digests))
+    return open_dataset(place)
+
+
+def alter_document(place: Path, path: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the attributes of a document."""
+    file = place / path / "zarr.json"
+    document = json.loads(file.read_text())
+    change(document["attributes"])
+    file.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("path", [RUN, f"{RUN}/_commits/000001", f"{RUN}/_parts/000000", f"{RUN}/mlp", "fake"])
+def test_a_document_that_the_manifest_does_not_tell_is_refused(path: str, source: Dataset, tmp_path: Path) -> None:
+    published = publish_copy(source, tmp_path / "published")
+    alter_document(tmp_path / "published", path, lambda attributes: attributes.update(note="altered"))
+    with pytest.raises(BlockDamagedError, match=f"{path}/zarr.json: expected the SHA-256"):
+        fetch_dataset(published, tmp_path / "target")
+
+
+def test_what_the_manifest_does_not_list_is_refused_in_a_run_and_else_left(source: Dataset, tmp_path: Path) -> None:
+    published = publish_copy(source, tmp_path / "published")
+    append_entry(published.run(RUN), {"for": "a look at the copy"})
+    count = fetch_dataset(published, tmp_path / "target")
+    assert count.has_manifest
+    assert read_entries(open_dataset(tmp_path / "target").run(RUN)) == [{"for": "a test"}]
+
+    manifest = tmp_path / "published" / MANIFEST
+    lines = manifest.read_text().splitlines(keepends=True)
+    manifest.write_text("".join(line for line in lines if not line.endswith("_commits/000001/zarr.json\n")))
+    with pytest.raises(BlockDamagedError, match="expected a line for fake/task/_commits/000001/zarr.json, found none"):
+        fetch_dataset(tmp_path / "published", tmp_path / "another")
+
+
+def drop_a_shard(attributes: dict[str, Any]) -> None:
+    attributes["objects"] = [entry for entry in attributes["objects"] if "/mlp/" not in entry["key"]]
+
+
+def name_another(attributes: dict[str, Any]) -> None:
+    attributes["objects"].append({**attributes["objects"][0], "key": "label/c/x"})
+
+
+def claim_much(attributes: dict[str, Any]) -> None:
+    attributes["objects"][0]["size_bytes"] = 10**18
+
+
+def be_of_another(attributes: dict[str, Any]) -> None:
+    attributes["block"] = 0
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (drop_a_shard, "expected a shard fake/task/mlp/c/1/0/0/0 in its record, found none"),
+        (name_another, "expected none label/c/x in its record, found one"),
+        (claim_much, "expected at most [0-9]+ bytes of .* in its record, found 1000000000000000000"),
+        (be_of_another, "expected a record of samples 4 to 8, found one of block 0, 4 to 8"),
+    ],
+)
+def test_a_record_is_of_its_block_and_of_nothing_else(
+    change: Callable[[dict[str, Any]], None], told: str, source: Dataset, tmp_path: Path
+) -> None:
+    """Whoever can write a record could otherwise have objects put anywhere, or left out."""
+    alter_document(tmp_path / "source", f"{RUN}/_commits/000001", change)
+    with pytest.raises(BlockDamagedError, match=told):
+        fetch_dataset(tmp_path / "source", tmp_path / "target", runs=[RUN])
+    assert not (tmp_path / "target" / "label").exists()
+
+
+def test_what_is_fetched_never_replaces_what_is_committed(source: Dataset, tmp_path: Path) -> None:
+    own = all_objects(source)
+    publish_copy(source, tmp_path / "published", questions=False)
+    with pytest.raises(RunMismatchError, match="expected fake/task/question/c/0 as in the copied run, found another"):
+        fetch_dataset(tmp_path / "published", tmp_path / "source", runs=[RUN])
+    assert all_objects(source) == own
+
+    with_questions = publish_copy(source, tmp_path / "with-questions", rewrite=lambda _: {"host": "elsewhere"})
+    shard = next(key for key in own if key.startswith(f"{RUN}/heads/c/1/"))
+    (tmp_path / "source" / shard).write_bytes(b"altered")
+    assert fetch_dataset(with_questions, tmp_path / "source", runs=[RUN]).n_sent == 1  # mended, nothing else
+    assert {key: one for key, one in all_objects(source).items() if key != "zarr.json"} == {
+        key: one for key, one in own.items() if key != "zarr.json"
+    }
+
+
+def test_entries_of_ledgers_go_behind_those_that_are_there(source: Dataset, tmp_path: Path) -> None:
+    append_entry(source.run(RUN), {"for": "a test"})  # twice the same
+    target = ensure_dataset(tmp_path / "target")
+    copy(source, target, results=False)
+    append_entry(target.run(RUN), {"for": "a look of mine"})
+    for _ in range(2):
+        copy(source, target)
+        told = [entry["for"] for entry in read_entries(target.run(RUN))]
+        assert told == ["a look of mine", "a test", "a test"]
+        fetch_dataset(source, target.url, runs=[RUN])
+        assert [entry["for"] for entry in read_entries(target.run(RUN))] == told
+
+
+def test_a_block_that_is_replaced_is_not_complete_meanwhile(source: Dataset, tmp_path: Path) -> None:
+    """Questions are published afterwards: who is cut off in between leaves a run that says so."""
+    target = ensure_dataset(tmp_path / "target")
+    copy(source, target, questions=False)
+    (excerpt,) = plan_excerpt(source, ExcerptSpec(runs=(RUN,)))
+
+    def stop(keys: Sequence[str]) -> None:
+        if any("/c/" in key for key in keys):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Replica(target, known={}, on_replace=stop).copy_run(excerpt)
+    assert not target.run(RUN).is_marked_complete
+    assert [block.index for block in target.run(RUN).pending_blocks()] == [0]
+    copy(source, target)
+    target.validate(full=True)
+    assert target.run(RUN).is_marked_complete
+
+
+def test_an_object_that_runs_share_is_counted_once(source: Dataset, tmp_path: Path) -> None:
+    names = (RUN, OTHER)
+    count = copy(source, ensure_dataset(tmp_path / "target"), runs=names, results=False).count
+    assert (count.n_sent, count.n_kept) == (count_objects(plan_excerpt(source, ExcerptSpec(runs=names))), 0)
 
 
 def test_a_manifest_is_what_sha256sum_reads(source: Dataset, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from storage.errors import DatasetDamagedError, DatasetError, RunIncompleteError
 from storage.excerpt import digest_text
 from storage.fetch import fetch_dataset
 from storage.manifest import MANIFEST, read_manifest
+from storage.replica import CopyCount
 from storage.schema import PUBLICATION_FILES
 from tests.search.planted import make_planted_run
 from tests.server.hub_upload import UploadHub
@@ -214,6 +216,82 @@ def test_what_was_published_before_stays(store: Dataset, tmp_path: Path) -> None
     done = deliver_to(store, tmp_path / "target", replace(ORDER, runs=(RUN,)))
     assert [run.name for run in done.publication.runs] == ["fake/other", RUN]
     subprocess.run(["sha256sum", "--check", "--strict", "--quiet", MANIFEST], cwd=tmp_path / "target", check=True)
+
+
+def test_a_manifest_is_true_after_a_publishing_was_cut_short(
+    store: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the next one makes it whole, whatever it publishes."""
+    planted, other = (replace(ORDER, runs=(run,)) for run in (RUN, "fake/other"))
+    deliver_to(store, tmp_path / "target", planted)
+    monkeypatch.setattr("pipeline.publishing.delivery.make_companions", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        deliver_to(store, tmp_path / "target", replace(planted, questions=True))
+    monkeypatch.undo()
+    standing, published = hash_files(tmp_path / "target"), open_dataset(tmp_path / "target")
+    told = read_manifest(published.backend, published.url) or {}
+    assert told.items() <= standing.items()
+    assert not any(key.startswith(f"{RUN}/") for key in told)
+    deliver_to(store, tmp_path / "target", other)
+    told = read_manifest(published.backend, published.url) or {}
+    standing = hash_files(tmp_path / "target")
+    assert told == {key: digest for key, digest in standing.items() if key not in {MANIFEST, "croissant.json"}}
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_a_run_that_was_left_unfinished_is_told_before_anything_is_sent(store: Dataset, tmp_path: Path) -> None:
+    def stop(count: CopyCount, _: int) -> None:
+        if count.n_sent == 60:
+            raise KeyboardInterrupt
+
+    planned = plan_publication(store, replace(ORDER, runs=("fake/other",)))
+    with pytest.raises(KeyboardInterrupt):
+        deliver(planned, tmp_path / "target", on_object=stop)
+    before = all_objects(open_dataset(tmp_path / "target"))
+    with pytest.raises(PublicationError, match=r"expected whole runs, found fake/other, .*; publish it again, too"):
+        deliver_to(store, tmp_path / "target", replace(ORDER, runs=(RUN,)))
+    assert all_objects(open_dataset(tmp_path / "target")) == before
+    deliver_to(store, tmp_path / "target")
+
+
+def test_files_beside_a_result_are_not_published(store: Dataset, tmp_path: Path) -> None:
+    """A name that a manifest cannot hold would keep everybody from reading it."""
+    (result,) = (tmp_path / "source" / "_search").glob("*/*/*/zarr.json")
+    (result.parent / "my notes.txt").write_text("mine")
+    deliver_to(store, tmp_path / "target")
+    (tmp_path / "target" / "their notes.txt").write_text("theirs")
+    done = deliver_to(store, tmp_path / "target")
+    assert done.count.n_sent == 0
+    assert done.publication.n_bytes == sum(
+        (tmp_path / "target" / key).stat().st_size for key in done.digests if key not in PUBLICATION_FILES
+    )
+    assert not [key for key in hash_files(tmp_path / "target") if "my notes" in key]
+    fetch_dataset(tmp_path / "target", tmp_path / "part", runs=[RUN])
+
+
+def test_progress_ends_with_all_objects(store: Dataset, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    target = tmp_path / "target"
+    planned = plan_publication(store, ORDER)
+    done = deliver(planned, target, on_object=lambda count, n_all: told.append((count.n_sent + count.n_kept, n_all)))
+    assert told[-1] == (told[-1][1], len(done.digests) - 1)  # the root's document is put together there
+
+
+@pytest.mark.parametrize("place", ["", "/sub", "/.."])
+def test_a_place_that_holds_or_is_held_by_the_store_is_refused(place: str, tmp_path: Path, s3_url: str) -> None:
+    for url in (str(tmp_path / "store"), s3_url):
+        fill_run(ensure_dataset(url), "fake/other", make_plan(), make_shape())
+        target = url.rpartition("/")[0] if place == "/.." else f"{url}{place}"
+        with pytest.raises(PublicationError, match="expected a place outside"):
+            deliver_to(open_dataset(url), target)
 
 
 def test_a_reader_over_http_finds_the_same_neurons(store: Dataset, tmp_path: Path) -> None:

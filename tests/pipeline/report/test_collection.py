@@ -191,7 +191,7 @@ def test_a_question_that_was_not_published_is_the_task_s_own(demo_folder: Path, 
     """Where the task is at hand; else nothing is told, and never the digest."""
     name, places = "tiny-llava/easy-vqa.shape", (demo_folder / "activations.zarr", tmp_path / "published")
     source = open_dataset(places[0])
-    (excerpt,) = plan_excerpt(source, ExcerptSpec(runs=(name,), questions=False, results=False))
+    (excerpt,) = plan_excerpt(source, ExcerptSpec(runs=(name,), questions=False))
     Replica(ensure_dataset(places[1]), known={}).copy_run(excerpt)
     album, unknown = (Album(max_pictures=0, n_runs=1) for _ in range(2))
     runs = [open_dataset(place).run(name) for place in places]
