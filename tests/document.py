@@ -123,6 +123,13 @@ def find_commands(shell: str, name: str) -> list[list[str]]:
     return [arguments for arguments in found if arguments]
 
 
+def list_typed_commands() -> set[tuple[str, ...]]:
+    """Return the arguments of ``superneurons`` in all blocks that are run, those among them that CI runs elsewhere."""
+    blocks = (block for page in list_pages() for block in read_blocks(page))
+    typed = (block.text for block in blocks if block.language == "sh" and block.needs in (None, "time"))
+    return {tuple(arguments) for text in typed for arguments in find_commands(text, "superneurons")}
+
+
 def furnish(folder: Path, demo: Path) -> None:
     """Make `folder` what a reader sits in who has cloned the repository, installed it and run the demo."""
     copy_demo(demo, folder / "superneurons-demo")

@@ -1,11 +1,10 @@
-"""The help: it fits a terminal, every command has examples, and every example runs."""
+"""The help: it fits a terminal, every command has examples, and every example runs, here or on a page of the docs."""
 
 from __future__ import annotations
 
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,8 +17,8 @@ import typer
 from pipeline.cli import app
 from pipeline.command.group import PANELS
 from pipeline.task import load_task
-from tests.cluster.node import find_free_ports
 from tests.demo import copy_demo
+from tests.document import list_typed_commands
 
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 
@@ -37,8 +36,7 @@ def find_examples(command: str) -> list[list[str]]:
 
 
 EXAMPLES = [(command, words) for command in COMMANDS for words in find_examples(command)]
-SERVED = [words for command, words in EXAMPLES if command == "serve"]
-RUN = [words for command, words in EXAMPLES if command != "serve"]
+RUN = [words for _, words in EXAMPLES if tuple(words[1:]) not in list_typed_commands()]
 
 
 def show_help(*words: str) -> str:
@@ -105,25 +103,3 @@ def test_every_example_runs(words: list[str], folder: Path) -> None:
     assert finished.stdout
     if "--json" in words:
         json.loads(finished.stdout)
-
-
-@pytest.mark.parametrize("words", SERVED, ids=" ".join)
-def test_what_is_served_says_so_and_ends_with_ctrl_c(words: list[str], folder: Path) -> None:
-    (port,) = find_free_ports(1, "127.0.0.1")
-    named = [str(port) if word == "8000" else word for word in words[1:]]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline", *named],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline().endswith(f"on http://127.0.0.1:{port}; stop with Ctrl-C\n")
-        process.send_signal(signal.SIGINT)
-        assert process.wait() == 0
-    finally:
-        process.kill()
-        process.communicate()
