@@ -80,7 +80,9 @@ add_command(
     f"superneurons report {DEMO}/activations.zarr \\",
     "  --run 'tiny-llava/easy-vqa.*' --no-compute --json",
 )(report)
-add_command(SEARCH, f"superneurons ablate {DEMO}/activations.zarr \\", "  --run tiny-llava/scenes.occlusion --draws 1")(ablate)
+add_command(SEARCH, f"superneurons ablate {DEMO}/activations.zarr \\", "  --run tiny-llava/scenes.occlusion --draws 1")(
+    ablate
+)
 add_command(
     SHARE,
     "superneurons classify \\",

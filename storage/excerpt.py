@@ -246,9 +246,12 @@ class RunExcerpt:
 
     def count_objects(self) -> int:
         """Return how many objects the run has when all of its blocks are committed, the model's group left out."""
+        return sum(1 for _ in self.metadata()) + len(self.run.blocks) * (len(self.list_shards(0)) + 1)
+
+    def list_shards(self, block: int) -> list[str]:
+        """Return the keys of the shards that are taken of the block of that index, committed or not."""
         taken = {name: layout for name, layout in self.layouts.items() if name in self.arrays}
-        n_shards = len(plan_block_shards(taken, self.run.arrays, block=0))
-        return sum(1 for _ in self.metadata()) + len(self.run.blocks) * (n_shards + 1)
+        return list(plan_block_shards(taken, self.run.arrays, block=block))
 
     def blocks(self) -> Iterator[BlockExcerpt]:
         """Return the committed blocks, in order."""

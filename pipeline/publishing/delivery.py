@@ -22,7 +22,15 @@ from .guard import Inspection, inspect_excerpt
 from .license import parse_license
 from .order import PublishOrder
 from .publication import Publication, describe_run
-from .repository import is_repository, parse_repository, staging_folder, upload_folder, validate_hub_limits
+from .repository import (
+    Repository,
+    commit_files,
+    is_repository,
+    open_repository,
+    parse_repository,
+    validate_hub_limits,
+)
+from .staging import find_changes, match_folder, plan_keys, staging_folder
 from .trace import scrub
 
 SHOWN_SECRETS = 5
@@ -99,18 +107,37 @@ def plan_publication(dataset: Dataset, order: PublishOrder) -> PlannedPublicatio
 def publish(planned: PlannedPublication, target: str | Path, *, on_object: OnObject = lambda *_: None) -> Delivery:
     """Return what is published at `target`: a folder, ``s3://bucket/prefix`` or ``hf://datasets/owner/name``.
 
-    What it has already is not sent. For the hub, all of it is first put together in a folder of the user's cache, which
-    then is uploaded. Errors are those of `deliver`, and PublicationError where the hub does not take it.
+    What it has already is not sent. For the hub, what it lacks is first put together in a folder of the user's cache.
+    Errors are those of `deliver`, and PublicationError where the hub does not take it.
     """
     if not is_repository(target):
         return deliver(planned, target, on_object=on_object)
-    address = parse_repository(str(target))
-    folder = staging_folder(address)
+    repository, folder = open_planned(planned, str(target))
+    match_folder(folder, repository, planned=plan_keys(planned.runs, planned.results))
     staged = deliver(planned, folder, on_object=on_object)
-    validate_hub_limits(str(target), staged.digests)
-    publication = staged.publication
-    commit = upload_folder(address, folder, message=publication.title, private=planned.order.private)
-    return replace(staged, commit=commit)
+    changed = find_changes(folder, repository, staged.digests)
+    sent_bytes = sum((folder / key).stat().st_size for key in changed)
+    title, private = staged.publication.title, planned.order.private
+    return replace(
+        staged,
+        commit=commit_files(repository, folder, changed, message=title, private=private),
+        count=CopyCount(n_sent=len(changed), n_kept=len(staged.digests) - len(changed), sent_bytes=sent_bytes),
+    )
+
+
+def open_planned(planned: PlannedPublication, target: str) -> tuple[Repository, Path]:
+    """Return the repository `target` as it is now, and where what it lacks is put together; nothing is written.
+
+    Raises
+    ------
+    PublicationError
+        If the repository would outgrow the hub's limits, cannot be read, or is not for publications.
+    """
+    address = parse_repository(target)
+    repository, folder = open_repository(address), staging_folder(address)
+    validate_hub_limits(target, repository.backend.sizes.keys() | plan_keys(planned.runs, planned.results))
+    validate_target_of(planned.dataset, folder)
+    return repository, folder
 
 
 def deliver(planned: PlannedPublication, target: str | Path, *, on_object: OnObject = lambda *_: None) -> Delivery:
@@ -198,12 +225,16 @@ def _validate_others(published: Dataset, planned: PlannedPublication) -> None:
 def rehearse(planned: PlannedPublication, target: str | Path) -> CopyCount:
     """Return what `publish` would send now, the files beside the dataset left out; nothing is written.
 
-    Of the hub, this is what the folder that is uploaded lacks. Errors are those of `deliver`.
+    Errors are those of `publish`, but for what the hub says of files.
     """
-    target = staging_folder(parse_repository(str(target))) if is_repository(target) else target
-    validate_target_of(planned.dataset, target)
-    standing = Dataset(str(target), open_target(target))
-    known = read_manifest(standing.backend, standing.url) or {}
+    known: Mapping[str, str]
+    if is_repository(target):
+        repository, _ = open_planned(planned, str(target))
+        standing, known = Dataset(str(target), repository.backend), repository.digests
+    else:
+        validate_target_of(planned.dataset, target)
+        standing = Dataset(str(target), open_target(target))
+        known = read_manifest(standing.backend, standing.url) or {}
     replica = Replica(standing, known=known, dry_run=True)
     for excerpt in planned.runs:
         replica.copy_run(excerpt)

@@ -43,7 +43,7 @@ class HubServer(StaticServer):
                 return {"id": f"{owner}/{name}", "sha": self.commit, "siblings": []}
             case [owner, name, "tree", revision, *under] if revision in self.names:
                 place = self.folder.joinpath(owner, name, *under)
-                deep = "recursive=True" in urlsplit(target).query
+                deep = "recursive=true" in urlsplit(target).query.lower()
                 return [
                     self._describe_path(found, owner, name) for found in sorted(place.glob("**/*" if deep else "*"))
                 ]

@@ -8,6 +8,8 @@ import json
 from http import HTTPStatus
 from pathlib import Path
 
+from storage.schema import is_shard_key
+
 from .hub import HubServer, _HubHandler, _split
 
 
@@ -15,7 +17,8 @@ class UploadHub(HubServer):
     """A hub whose dataset repositories can be made and written; every file is a regular one, sent with its commit.
 
     ``committed`` lists the paths of each commit, ``tokens`` the tokens that came along. A repository has the one commit
-    `commit`, whatever it holds.
+    `commit`, whatever it holds; a commit that was made for another is refused. Listings tell the SHA-256 of shards, as
+    they do of large files, and what git names the others. With ``refuses`` nothing is taken.
 
     References
     ----------
@@ -28,6 +31,16 @@ class UploadHub(HubServer):
         self.committed: list[list[str]] = []
         self.tokens: set[str | None] = set()
         self.private: list[bool] = []
+        self.refuses = False
+
+    def _describe_path(self, path: Path, owner: str, name: str) -> dict[str, object]:
+        told = super()._describe_path(path, owner, name)
+        if told["type"] == "directory":
+            return told
+        if not is_shard_key(str(told["path"])):
+            return told | {"oid": self.find_oid(f"{owner}/{name}", str(told["path"]))}
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        return told | {"lfs": {"oid": digest, "size": told["size"], "pointerSize": 134}}
 
     def find_oid(self, repository: str, path: str) -> str | None:
         """Return the id that git gives a file, None where there is none."""
@@ -39,7 +52,7 @@ class UploadHub(HubServer):
 
     def add_files(self, repository: str, lines: list[dict[str, object]]) -> None:
         """Write the files that a commit names."""
-        paths = []
+        paths: list[str] = []
         for line in lines:
             value = line["value"]
             assert isinstance(value, dict)
@@ -60,6 +73,8 @@ class _UploadHandler(_HubHandler):
         self.server.tokens.add(self.headers.get("Authorization"))
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         match _split(self.path, "api", "datasets"):
+            case _ if self.server.refuses:
+                self._answer_json({"error": "not allowed"}, HTTPStatus.FORBIDDEN)
             case ["repos", "create"]:
                 self._create(json.loads(body))
             case ["validate-yaml"]:
@@ -79,7 +94,11 @@ class _UploadHandler(_HubHandler):
                     }
                 )
             case [owner, name, "commit", "main"]:
-                self.server.add_files(f"{owner}/{name}", [json.loads(line) for line in body.splitlines()])
+                lines = [json.loads(line) for line in body.splitlines()]
+                if lines[0]["value"].get("parentCommit", self.server.commit) != self.server.commit:
+                    self._answer_json({"error": "A commit has happened since"}, HTTPStatus.PRECONDITION_FAILED)
+                    return
+                self.server.add_files(f"{owner}/{name}", lines)
                 url = f"{self.server.url}/datasets/{owner}/{name}/commit/{self.server.commit}"
                 self._answer_json({"success": True, "commitOid": self.server.commit, "commitUrl": url})
             case _:

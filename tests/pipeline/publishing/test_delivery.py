@@ -6,11 +6,9 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import huggingface_hub.constants
 import numpy as np
 import pytest
 import yaml
@@ -35,7 +33,6 @@ from tests.server.static import StaticServer
 from tests.storage.fake_run import fill_run, make_plan, make_shape, make_values, object_bytes, put_object
 from tests.storage.test_replica import all_objects
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ORDER = PublishOrder(license="cc-by-4.0")
 RUN = "planted/task"
 
@@ -312,21 +309,11 @@ def test_a_reader_over_http_finds_the_same_neurons(store: Dataset, tmp_path: Pat
     assert (tmp_path / "part" / "README.md").read_text() == (tmp_path / "target" / "README.md").read_text()
 
 
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UploadHub]:
-    with UploadHub(tmp_path / "hub", commit=COMMIT) as server:
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setenv("HF_TOKEN", "a-token")
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        yield server
-
-
 def test_a_repository_of_the_hub_holds_what_a_folder_would(store: Dataset, hub: UploadHub, tmp_path: Path) -> None:
     target = "hf://datasets/somebody/runs"
     planned = plan_publication(store, replace(ORDER, private=True, url=target))
     done = publish(planned, target)
-    assert done.commit == COMMIT
+    assert done.commit == hub.commit
     assert hub.private == [True] and hub.tokens == {"Bearer a-token"}
     uploaded = ensure_dataset(tmp_path / "hub" / "somebody" / "runs")
     assert all_objects(uploaded).keys() == done.digests.keys()
