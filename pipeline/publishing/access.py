@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import shlex
 
+from storage.manifest import MANIFEST
+
 from .markdown import fence
 from .publication import Publication
-from .summary import MANIFEST
 
 FOLDER = "FOLDER"
 """Stands for where a reader keeps a publication that has no address."""

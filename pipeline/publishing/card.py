@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from storage.manifest import MANIFEST
+
 from ..task import task_names
 from .access import describe_access
 from .citation import PAPER_BIBTEX, PAPER_TITLE, PAPER_URL, write_bibtex
@@ -11,7 +13,7 @@ from .inventory import list_models, list_runs, list_tasks
 from .license import parse_license
 from .markdown import code, escape, fence, link, table
 from .publication import Publication
-from .summary import KEYWORDS, MANIFEST, count, count_content, format_bytes
+from .summary import KEYWORDS, count, count_content, format_bytes
 
 if TYPE_CHECKING:
     from huggingface_hub import DatasetCardData

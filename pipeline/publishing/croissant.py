@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from storage.manifest import MANIFEST
+
 from .author import Author, parse_authors
 from .citation import write_bibtex
 from .license import parse_license
 from .publication import Publication, PublishedRun
-from .summary import KEYWORDS, MANIFEST, describe_briefly
+from .summary import KEYWORDS, describe_briefly
 
 CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
 

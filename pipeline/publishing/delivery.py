@@ -93,13 +93,13 @@ def plan_publication(dataset: Dataset, order: PublishOrder) -> PlannedPublicatio
         excerpt.run.validate_complete()
     dataset.validate()
     results = tuple(plan_results(runs)) if order.results else ()
-    inspection = inspect_excerpt(runs, results)
+    inspection = inspect_excerpt(runs, results, order)
     if inspection.secrets:
         shown = "; ".join(f"{where}: {what}" for where, what in inspection.secrets[:SHOWN_SECRETS])
         more = len(inspection.secrets) - SHOWN_SECRETS
         raise PublicationError(
             f"{dataset.url}: expected no secrets in what is published, found {shown}"
-            f"{f'; and {more} more' if more > 0 else ''}; take them out of the store, and revoke them"
+            f"{f'; and {more} more' if more > 0 else ''}; take them out, and revoke them"
         )
     return PlannedPublication(dataset=dataset, order=order, runs=runs, results=results, inspection=inspection)
 

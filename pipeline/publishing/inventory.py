@@ -7,7 +7,7 @@ from itertools import groupby
 
 from ..task import describe_task, task_names
 from .markdown import code, escape, link, table
-from .publication import Publication, PublishedRun
+from .publication import HUB_WEB, Publication, PublishedRun
 from .summary import count
 
 MAX_OPEN_RUNS = 40
@@ -15,8 +15,6 @@ MAX_OPEN_RUNS = 40
 
 MAX_SHOWN = 12
 """Options, or prompts, of a task that a cell names; of more, the first and how many there are."""
-
-HUB_PAGE = "https://huggingface.co/"
 
 
 def list_runs(publication: Publication) -> str:
@@ -76,7 +74,7 @@ def _name_model(model_id: str | None) -> str:
     if model_id is None:
         return "not recorded"
     owner, slash, _ = model_id.partition("/")
-    return link(f"{HUB_PAGE}{model_id}", model_id) if owner and slash else code(model_id)
+    return link(f"{HUB_WEB}{model_id}", model_id) if owner and slash else code(model_id)
 
 
 def _shorten(revision: str) -> str:

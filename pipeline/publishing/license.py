@@ -64,11 +64,16 @@ def parse_license(text: str) -> License:
     Raises
     ------
     PublicationError
-        If the hub lists none of that name.
+        If the text is empty, or the hub lists none of that name.
     """
     wanted = text.strip().lower()
+    if not wanted:
+        raise PublicationError(
+            "licence: expected an identifier of the Hugging Face hub's, such as cc-by-4.0, found an empty text; "
+            "name one with --license, and see whether the variable it comes from is set"
+        )
     for licence in LICENSES.values():
-        if wanted in (licence.name, (licence.spdx or "").lower()):
+        if wanted == licence.name or (licence.spdx is not None and wanted == licence.spdx.lower()):
             return licence
     near = difflib.get_close_matches(wanted, LICENSES, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "choose `other` and say which in the description"

@@ -42,3 +42,13 @@ class PublishOrder:
     description: str = ""
     url: str | None = None
     private: bool = False
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """What is said of the dataset, by the option of the command that says it."""
+        return {
+            "--title": self.title or "",
+            "--author": "\n".join(self.authors),
+            "--description": self.description,
+            "--url": self.url or "",
+        }

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from storage import Run
+from storage.hub import SCHEME
 from storage.schema import SPLITS
 
-HUB_SCHEME = "hf://"
 HUB_WEB = "https://huggingface.co/"
 
 
@@ -122,14 +122,14 @@ class Publication:
         """Where a browser finds it; None where there is no such page."""
         if self.url is None or self.url.startswith(("https://", "http://")):
             return self.url
-        return HUB_WEB + self.url.removeprefix(HUB_SCHEME) if self.url.startswith(HUB_SCHEME) else None
+        return HUB_WEB + self.url.removeprefix(SCHEME) if self.url.startswith(SCHEME) else None
 
     @property
     def files(self) -> str | None:
         """The prefix, with a slash at its end, of its objects' addresses on the web; None where they have none."""
         if self.page is None:
             return None
-        inner = "resolve/main/" if self.url and self.url.startswith(HUB_SCHEME) else ""
+        inner = "resolve/main/" if self.url and self.url.startswith(SCHEME) else ""
         return f"{self.page.rstrip('/')}/{inner}"
 
 

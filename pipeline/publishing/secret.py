@@ -8,19 +8,24 @@ from functools import cache
 
 from .anchor import AnchorIndex
 from .secret_detector import DETECTOR_PATTERNS
-from .secret_pattern import OWN_PATTERNS, SecretPattern
+from .secret_name import NAME_PATTERNS
+from .secret_pattern import MAX_BEFORE, SecretPattern
+from .secret_token import TOKEN_PATTERNS
 
 MAX_SECRET = 4096
 """Characters behind the beginning of a secret that are looked at."""
 
+NAME = r"(?-i:[A-Z_][A-Z0-9_]*|[a-z_]+)"
+"""Of a variable; letters of both sizes, as random ones have, are none."""
+
 PLACEHOLDER = re.compile(
-    r"[\"'\\]*(?:[<\[{(*$%].*|x+|\.+|(?:your|my|the|some|an?)?[-_]?(?:user:?)?"
+    rf"[\"'\\]*(?:\$\{{.*\}}|\${NAME}|%{NAME}%|<.*>|\{{.*\}}|\[.*\]|\*+(?:\w+\*+)?|x+|\.+|(?:sha|md)\d+[:-][0-9a-f]+|"
+    r"(?:your|my|the|some|an?)?[-_]?(?:user:?)?"
     r"(?:password|passwd|pass|pwd|token|secret|(?:api|access|secret)?[-_]?key|redacted|changeme|example|none|null)"
     r"(?:[-_]?here)?)[\"'\\]*",
     re.IGNORECASE,
 )
-"""What people write in a secret's place."""
-
+"""What stands in a secret's place: variables, words that ask for one, digests."""
 
 WORD_BEFORE = re.compile(r"[\w-]\Z")
 ESCAPE_BEFORE = re.compile(r"(?:\\[nrt]|%[0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4})\Z")
@@ -59,7 +64,7 @@ def find_secrets(text: str) -> list[FoundSecret]:
 @cache
 def _index_anchors() -> AnchorIndex[tuple[int, SecretPattern]]:
     """Return all patterns with their numbers, by their anchors: a pattern is tried where one stands, nowhere else."""
-    patterns = enumerate((*DETECTOR_PATTERNS, *OWN_PATTERNS))
+    patterns = enumerate((*DETECTOR_PATTERNS, *TOKEN_PATTERNS, *NAME_PATTERNS))
     return AnchorIndex((anchor, (number, pattern)) for number, pattern in patterns for anchor in pattern.anchors)
 
 
@@ -69,6 +74,8 @@ def _match_at(pattern: SecretPattern, text: str, place: int) -> re.Match[str] | 
         matches = (pattern.expression.match(text, start, place + MAX_SECRET) for start in starts)
         return next((match for match in matches if match is not None and match.end() > place), None)
     if pattern.is_word and _continues_word(text, place):
+        return None
+    if pattern.before is not None and not pattern.before.search(text, max(0, place - MAX_BEFORE), place):
         return None
     return pattern.expression.match(text, place, place + MAX_SECRET)
 
@@ -93,12 +100,10 @@ def _mask(pattern: SecretPattern, match: re.Match[str]) -> str:
     """Return what of a match may be shown."""
     if pattern.group:
         n_shown = match.start(pattern.group) - match.start()
-        return f"{_flatten(match[0][:n_shown][-40:])}***"
-    return f"{_flatten(match[0][: pattern.n_shown])}***"
-
-
-def _flatten(text: str) -> str:
-    return " ".join(text.split())
+        shown = match[0][:n_shown][-40:]
+    else:
+        shown = match[0][: pattern.n_shown]
+    return f"{' '.join(shown.split())}***"
 
 
 def _keep_first(found: list[tuple[int, int, FoundSecret]]) -> list[FoundSecret]:

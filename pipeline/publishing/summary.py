@@ -8,9 +8,6 @@ from .publication import Publication
 
 KEYWORDS = ("superneurons", "zarr", "interpretability", "vision-language", "activations", "visual-question-answering")
 
-MANIFEST = "manifest-sha256.txt"
-"""The file that lists every published object with its SHA-256, as ``sha256sum`` writes it."""
-
 
 def describe_briefly(publication: Publication) -> str:
     """Return what the publishers say of a dataset, on one line; if nothing, what it holds."""

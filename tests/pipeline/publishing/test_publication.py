@@ -96,6 +96,14 @@ def test_licences_that_spdx_does_not_know_have_no_address() -> None:
     assert all(name == name.lower() for name in LICENSES)
 
 
+@pytest.mark.parametrize("text", ["", "  ", "\n"])
+def test_no_licence_is_none_that_spdx_does_not_know(text: str) -> None:
+    with pytest.raises(
+        PublicationError, match=r"expected an identifier .*, found an empty text; name one with --license"
+    ):
+        parse_license(text)
+
+
 def test_an_unknown_licence_is_refused_with_the_nearest() -> None:
     with pytest.raises(PublicationError, match=r"found 'cc-by-4'; did you mean .*cc-by-4\.0"):
         parse_license("cc-by-4")

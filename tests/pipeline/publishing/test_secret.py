@@ -31,6 +31,14 @@ def draw(random: Random, n: int, alphabet: str = LETTERS) -> str:
     return "".join(random.choice(alphabet) for _ in range(n))
 
 
+HEX = "0123456789abcdef"
+
+
+def make_bot_token(random: Random) -> str:
+    number = base64.b64encode(draw(random, 18, string.digits[1:]).encode()).decode()
+    return ".".join([number, draw(random, 6), draw(random, 38)])
+
+
 def make_jwt(random: Random) -> str:
     parts = [json.dumps({"alg": "HS256", "n": draw(random, 6)}), json.dumps({"sub": draw(random, 12)})]
     encoded = [base64.urlsafe_b64encode(part.encode()).decode().rstrip("=") for part in parts]
@@ -56,6 +64,24 @@ TOKENS: dict[str, tuple[str, Callable[[Random], str]]] = {
     "sendgrid": ("SendGrid key", lambda r: "S" + "G." + draw(r, 22) + "." + draw(r, 43)),
     "telegram": ("Telegram token", lambda r: draw(r, 9, string.digits) + ":" + "AA" + draw(r, 33)),
     "jwt": ("JSON Web Token", make_jwt),
+    "hf-oauth": ("Hugging Face token", lambda r: "h" + "f_oauth_" + make_jwt(r)),
+    "openai-none": ("OpenAI key", lambda r: "s" + "k-None-" + draw(r, 48)),
+    "gitlab-trigger": ("GitLab token", lambda r: "glr" + "tr-" + draw(r, 20)),
+    "gitlab-feature": ("GitLab token", lambda r: "glf" + "fct-" + draw(r, 20)),
+    "google-new": ("Google API key", lambda r: "A" + "Q.Ab8RN6" + draw(r, 43) + "7"),
+    "google-refresh": ("Google token", lambda r: "1/" + "/0g" + draw(r, 90) + "7"),
+    "slack-client": ("Slack token", lambda r: "xo" + "xc-" + draw(r, 12, string.digits) + "-" + draw(r, 24)),
+    "slack-cookie": ("Slack token", lambda r: "xo" + "xd-" + draw(r, 30) + "%2B" + draw(r, 30)),
+    "discord": ("Discord token", make_bot_token),
+    "groq": ("Groq key", lambda r: "gs" + "k_" + draw(r, 52)),
+    "xai": ("xAI key", lambda r: "xa" + "i-" + draw(r, 80)),
+    "perplexity": ("Perplexity key", lambda r: "ppl" + "x-" + draw(r, 48)),
+    "nvidia": ("NVIDIA key", lambda r: "nv" + "api-" + draw(r, 64, LETTERS + "_-")),
+    "databricks": ("Databricks token", lambda r: "da" + "pi" + draw(r, 32, HEX)),
+    "digitalocean": ("DigitalOcean token", lambda r: "do" + "p_v1_" + draw(r, 64, HEX)),
+    "docker": ("Docker token", lambda r: "dckr" + "_pat_" + draw(r, 27)),
+    "sentry": ("Sentry token", lambda r: "snt" + "rys_" + draw(r, 60)),
+    "azure-secret": ("Azure secret", lambda r: draw(r, 3) + "8" + "Q~" + draw(r, 34)),
     "wandb-new": ("Weights & Biases key", lambda r: "wandb" + "_v1_" + draw(r, 40)),
 }
 """Tokens that are known by their form: kind, and how one is made."""
@@ -78,6 +104,52 @@ NAMED: dict[str, tuple[str, Callable[[Random], tuple[str, str]]]] = {
     "bearer": ("bearer token", lambda r: ("Authorization: Bea" + "rer ", draw(r, 40))),
     "environment": ("named secret", lambda r: ("MY_SERVICE_TO" + "KEN=", draw(r, 30) + "9a")),
     "yaml": ("named secret", lambda r: ("pass" + "word: ", draw(r, 6) + "9a" + draw(r, 6))),
+    "slack": ("Slack address", lambda r: ("hooks.slack" + ".com/workflows/", draw(r, 9, UPPER) + "/" + draw(r, 24))),
+    "discord": ("Discord address", lambda r: ("discord" + f".com/api/webhooks/{r.randrange(10**17)}9/", draw(r, 68))),
+    "age": ("private key", lambda r: ("AGE-SEC" + "RET-KEY-1", draw(r, 58, UPPER))),
+    "azure-key": ("Azure storage key", lambda r: ("AZURE_STORAGE_K" + "EY=", draw(r, 86) + "==")),
+    "azure-account": ("Azure storage key", lambda r: ("AZURE_STORAGE_ACCOUNT_K" + "EY=", draw(r, 86) + "==")),
+    "azure-json": ("Azure storage key", lambda r: ('{"account_k' + 'ey": "', draw(r, 86, LETTERS + "+/") + "==")),
+    "sas-escaped": ("signed URL", lambda r: ("https://a/b?sv=2022&s" + "ig=", "%2B" + draw(r, 42) + "%3D")),
+    "sas-first": ("signed URL", lambda r: ("https://a/b?s" + "ig=", "%2B" + draw(r, 42) + "%3D&se=2025")),
+    "sas-bare": ("signed URL", lambda r: ("s" + "ig=", draw(r, 43) + "%3D&se=2025")),
+    "basic-escaped": ("password in a URL", lambda r: ("https://ada:", "%40" + draw(r, 12))),
+    "basic-variable": ("password in a URL", lambda r: ("https://ada:", "$" + draw(r, 4) + "aB" + draw(r, 6))),
+    "url-user": ("token in a URL", lambda r: ("https://", draw(r, 38) + "9a")),
+    "header-basic": (
+        "password in a header",
+        lambda r: ("Authorization: Ba" + "sic ", base64.b64encode(f"ada:{draw(r, 12)}".encode()).decode()),
+    ),
+    "header-token": ("token in a header", lambda r: ('{"authorization": "to' + "ken ", draw(r, 38, HEX) + "9a")),
+    "header-key": ("named secret", lambda r: ("X-API-K" + "ey: ", draw(r, 30) + "9a")),
+    "bearer-upper": ("bearer token", lambda r: ("BEA" + "RER ", draw(r, 40))),
+    "session": ("named secret", lambda r: ('{"Session' + 'Token": "', draw(r, 300, LETTERS + "+/") + "9a==")),
+    "session-yaml": ("named secret", lambda r: ("aws_session_to" + "ken: ", draw(r, 300, LETTERS + "+/") + "9a==")),
+    "camel": ("named secret", lambda r: ('{"api' + 'Key": "', draw(r, 30) + "9a")),
+    "hyphen": ("named secret", lambda r: ("api-" + "key: ", draw(r, 30) + "9a")),
+    "camel-token": ("named secret", lambda r: ('{"access' + 'Token": "', draw(r, 30) + "9a")),
+    "token": ("named secret", lambda r: ('{"to' + 'ken": "', draw(r, 30) + "9a")),
+    "secret": ("named secret", lambda r: ('{"sec' + 'ret": "', draw(r, 30) + "9a")),
+    "hf-token": ("named secret", lambda r: ('{"hf_to' + 'ken": "', draw(r, 30) + "9a")),
+    "client": ("named secret", lambda r: ('{\\"client' + 'Secret\\": \\"', draw(r, 30) + "9a")),
+    "upper-short": ("named secret", lambda r: ("MY_SERVICE_TO" + "KEN=", draw(r, 8) + "9a")),
+    "camel-password": ("named secret", lambda r: ('{"dbPass' + 'word": "', draw(r, 9) + "9a")),
+    "title-password": ("named secret", lambda r: ('{"Pass' + 'word": "', draw(r, 9) + "9a")),
+    "passphrase": ("named secret", lambda r: ("PASS" + "PHRASE=", draw(r, 9) + "9a")),
+    "words": ("named secret", lambda r: ("DB_PASS" + "WORD=", draw(r, 25, string.ascii_lowercase))),
+    "hyphens": (
+        "named secret",
+        lambda r: ("db_pass" + "word: ", "-".join(draw(r, 6, string.ascii_lowercase) for _ in "abc")),
+    ),
+    "signs": ("named secret", lambda r: ('"pass' + 'word": "', "a(b{&" + draw(r, 8))),
+    "option": ("named secret", lambda r: ("--pass" + "word ", draw(r, 9) + "9a")),
+    "option-assigned": ("named secret", lambda r: ("--db-pass" + "word=", draw(r, 9) + "9a")),
+    "option-token": ("named secret", lambda r: ("--hf-to" + "ken ", draw(r, 30) + "9a")),
+    "argv": ("named secret", lambda r: ('["--to' + 'ken", "', draw(r, 30) + "9a")),
+    "argv-password": ("named secret", lambda r: ("['--pass" + "word', '", draw(r, 9) + "9a")),
+    "argv-escaped": ("named secret", lambda r: ('[\\"--api-k' + 'ey\\", \\"', draw(r, 30) + "9a")),
+    "argv-pretty": ("named secret", lambda r: ('    "--to' + 'ken",\n    "', draw(r, 30) + "9a")),
+    "argv-yaml": ("named secret", lambda r: ("- --to" + "ken\n- ", draw(r, 30) + "9a")),
 }
 """Secrets that are known by what stands before them: kind, and both."""
 
@@ -85,7 +157,7 @@ WRAPPED = (
     "{}",
     'x = "{}"',
     "a\\n{}\\n",
-    "--token={} ",
+    "--model={} ",
     "é\n{}\n",
     "%3D{}&",
     "\\u0022{}\\u0022",
@@ -186,6 +258,13 @@ def test_digests_and_pictures_are_no_secrets(content: bytes) -> None:
     [
         "https://user:password@host/x",
         "https://user:$PASSWORD@host",
+        "https://user:$password@host",
+        "https://user:${PASS" + "WORD}@host",
+        "https://user:%PASSWORD%@host",
+        "https://user:{password}@host",
+        "https://user:[password]@host",
+        "https://user:***@host",
+        "https://user:**redacted**@host",
         "https://<user>:<password>@host",
         "s3://bucket/prefix?token=abc",
         "HF_TO" + "KEN=hf_" + "x" * 34,
@@ -199,6 +278,24 @@ def test_digests_and_pictures_are_no_secrets(content: bytes) -> None:
         "http://127.0.0.1:8000/a@b",
         "TOKENIZERS_PARALLELISM=false",
         "AKIA",
+        '{"tokenizer": "llava-hf/llava-1.5-7b-hf", "tokenizer_class": "LlamaTokenizerFast2"}',
+        '{"token": 0, "n_tokens": 123456789012345678, "tokens": [0, 1], "max_new_tokens": 16}',
+        '{"token": "last", "eos_token": "</s>", "pad_token": "<|pad_0123456789|>", "sep_token": "[SEP0123456789]"}',
+        '{"token": "bfloat16", "image_token_id": 32000, "secret": false, "password": null, "token_type": "part-0001"}',
+        '{"secret": "sha256:0123456789abcdef", "password": "sha256:0123456789abcdef"}',
+        '{"sample_id": "COCO_val2014_000000123456-0", "split_key": "0123456789abcdef0123456789abcdef01234567"}',
+        '{"key": "tiny-llava/easy-vqa.shape/mlp/c/0/0/1/0", "api": "v1-2024-01-01-preview"}',
+        "--max-new-tokens 16 --token last --token-dropout 0.123456 --password --user-name-0123456",
+        '["--token", "--model-0123456789abcdef"] parse("--redis-password", required=False)',
+        "--api-key $API_KEY --token ${HF_TOKEN} --password <your-password-1>",
+        "token = get_token_0123456789(x), password = getpass.getpass1(), secret = options2[0123456789]",
+        "What is the password? yes. Password: incorrect. Is the token: red, or the secret: green12?",
+        "Authorization: Basic authentication, authorization: token missing, the bearer of this",
+        "s3://bucket/prefix@v2 git@github.com:owner/name.git ssh://git@host hf://datasets/owner/name@0123456789abcdef01234567",
+        "https://example.org/@someone-0123456789012345 https://ada-lovelace@example.org",
+        "fig=3 sig=12 config=abc?sig=small",
+        "from huggingface_hub import hf_oauth_application_settings_of_spaces",
+        "discord.com/api/webhooks/ MTIz.abcdef.ghi nvapi- xai-explanations dapi dop_v1_ 1//0 AQ.",
         "eyJub3QiOiJhIHRva2VuIn0",
         "",
     ],
