@@ -75,7 +75,8 @@ def make_sections(content: ReportContent) -> tuple[Section, ...]:
         Section(
             key="transfer",
             title="What they carry over to other tasks",
-            about="Super Neurons found on one task (row) and asked about another (column).",
+            about="Super Neurons found on one task (row) and asked about another (column); and which share of them two "
+            "tasks have in common, where nothing is asked.",
             cards=tuple(_cards_of_grids([grid for grid in content.grids if grid.model])),
             notes=_note(content.notes, "transfer"),
         ),
@@ -99,8 +100,9 @@ def make_sections(content: ReportContent) -> tuple[Section, ...]:
         Section(
             key="neurons",
             title="The best neurons",
-            about="Of each run the best that are above chance. Examples are of the validation split, those furthest "
-            "from the threshold first; the test split is not looked at.",
+            about="Of each run the best that are above chance. Examples are of the validation split, half of them "
+            "where the neuron fires, as far as there are, and those furthest from the threshold; the test split is not "
+            "looked at.",
             cards=tuple(_cards_of_neurons(content.runs)),
             notes=_collect_missing(content.runs, "neurons"),
             is_wide=True,

@@ -16,6 +16,10 @@ Grid = tuple[Numbers, ...]
 """Rows of figures."""
 
 
+GAIN = "visual gain"
+"""What it is called, also among what is missing of a run."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """Figures along an axis, with the ends of their 95 % intervals where these are known."""
@@ -48,6 +52,11 @@ class DepthFigures:
     sites: tuple[str, ...]
     layers: tuple[int, ...]
     n_at: tuple[tuple[int, ...], ...]
+
+    @property
+    def has_gain(self) -> bool:
+        """Whether the visual gain is known at any depth."""
+        return any(value is not None for value in self.visual_gain.values)
 
     def level(self, name: str) -> Line:
         """Return the accuracy of that name that has no depth."""
@@ -143,7 +152,8 @@ class GridFigures:
     """A figure for each two runs: sources down, targets across.
 
     ``marks`` (row, column) tell the cells that stand out, as ``mark_text`` says; ``below`` are lines of one figure a
-    column, of what stands beside the sources. ``n`` (row, column) counts what each figure is of.
+    column, of what stands beside the sources. ``n`` (row, column) counts what each figure is of, ``n_part`` how many of
+    these where the figure is their share. ``axes`` say what rows and columns are.
     """
 
     title: str
@@ -158,6 +168,8 @@ class GridFigures:
     marks: tuple[tuple[bool, ...], ...] = ()
     mark_text: str = ""
     below: tuple[Line, ...] = ()
+    axes: tuple[str, str] = ("found on", "asked about")
+    n_part: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

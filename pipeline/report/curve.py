@@ -85,17 +85,22 @@ def _draw_enough(depth: int, percent: float) -> dict[str, Any]:
 
 
 def _tabulate_depth(depth: DepthFigures) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    columns = ("depth", *(f"{line.name}, %" for line in depth.lines), "how many Super Neurons", "visual gain, points")
+    """Return all that is known at each depth; what has no depth is the same in each row."""
+    names = [line.name for line in (*depth.lines, *depth.levels, *depth.controls)]
+    gains = [depth.visual_gain] if depth.has_gain else []
+    told = (*(f"{name}, %" for name in names), "how many Super Neurons", *(f"{gain.name}, points" for gain in gains))
     rows = tuple(
         (
             str(number),
-            *(tell_interval(line.values[place], line.low[place], line.high[place]) for line in depth.lines),
+            *(_tell_at(line, place) for line in depth.lines),
+            *(_tell_at(level, 0) for level in depth.levels),
+            *(_tell_at(control, place) for control in depth.controls),
             f"{depth.n_super_neurons[place]:,}",
-            tell(depth.visual_gain.values[place], sign="+"),
+            *(tell(gain.values[place], sign="+") for gain in gains),
         )
         for place, number in enumerate(depth.depths)
     )
-    return columns, rows
+    return ("depth", *told), rows
 
 
 def draw_variants(variants: VariantFigures) -> Plot:
@@ -160,7 +165,7 @@ def draw_matches(matches: Sequence[MatchFigures]) -> Plot:
         height=320,
         xaxis=start_axis("", tickvals=x, ticktext=names),
         yaxis=start_axis("mean best |r|", range=[0, 1.06]),
-        legend=legend_below() | {"y": -0.45},
+        legend=legend_below(),
     )
     caption = (
         f"Mean of the largest absolute correlation with any neuron of the other model, over the same n = "
@@ -192,12 +197,12 @@ def draw_speed(speed: SpeedFigures) -> Plot:
     exits = [one for one in speed.exits if one.accuracy is not None and (one.ratio is not None or not measured)]
     has_operations = all(one.operations_fraction is not None for one in exits)
     if measured:
-        x, title = [one.ratio for one in exits], "times as fast as the full model's first token, one by one"
+        x, title = [one.ratio for one in exits], "times as fast as the full model"
     elif has_operations:
         x = [100 * (one.operations_fraction or 0) for one in exits]
-        title = "language model's operations that run, % (computed)"
+        title = "operations that run, %"
     else:
-        x, title = [100 * one.layers_fraction for one in exits], "layers that run, % (computed)"
+        x, title = [100 * one.layers_fraction for one in exits], "layers that run, %"
     y = to_percent(tuple(one.accuracy for one in exits))
     trace = draw_line([None if one is None else round(one, 2) for one in x], y, name="Super Neurons", place=0)
     trace |= {
@@ -216,7 +221,11 @@ def draw_speed(speed: SpeedFigures) -> Plot:
         yaxis=start_axis("accuracy, %", range=[0, 108]),
         showlegend=False,
     )
-    timed = f" Times of n = {speed.n_measured:,} questions of the validation split." if measured else ""
+    timed = (
+        f" Times of n = {speed.n_measured:,} questions of the validation split, against the full model's first token."
+        if measured
+        else ""
+    )
     caption = (
         f"Accuracy in % on the test split, n = {speed.n:,}, with its 95 % interval; a number is an exit depth, of "
         f"{speed.n_layers} layers.{timed} {speed.how}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from search.transfer.depth import WHOLE
 
-from .content import DepthFigures, Line, to_number, to_numbers
+from .content import GAIN, DepthFigures, Line, to_number, to_numbers
 
 if TYPE_CHECKING:
     import xarray
@@ -44,7 +44,7 @@ def read_depth(study: xarray.Dataset) -> DepthFigures | None:
             for control in run.control.values.tolist()
             if run.control_accuracy.sel(control=control).notnull().any()
         ),
-        visual_gain=_read_line(run, "visual_gain", "visual gain"),
+        visual_gain=_read_line(run, "visual_gain", GAIN),
         n_super_neurons=tuple(int(count) for count in run.n_super_neurons.values),
         enough_depth=int(run.enough_depth),
         enough_accuracy=to_number(run.enough_accuracy),

@@ -138,8 +138,10 @@ def draw_grid(grid: GridFigures) -> Plot:
     row_names = [*grid.rows, *(line.name for line in grid.below)]
     counts = [*grid.n, *(tuple(max(column, default=0) for column in zip(*grid.n, strict=True)) for _ in grid.below)]
     texts = [[_tell_cell(value, sign="+" * differs) for value in row] for row in values]
+    counted = [[_tell_count(grid, y, x, n=n) for x, n in enumerate(row)] for y, row in enumerate(counts)]
+    joint = "and" if grid.n_part else "→"
     names = [
-        [f"{label(row)} → {label(column)}, n = {counts[y][x]:,}" for x, column in enumerate(grid.columns)]
+        [f"{label(row)} {joint} {label(column)}, {counted[y][x]}" for x, column in enumerate(grid.columns)]
         for y, row in enumerate(row_names)
     ]
     trace = _draw_heatmap(
@@ -155,9 +157,9 @@ def draw_grid(grid: GridFigures) -> Plot:
     ticks = {"tickvals": list(range(len(row_names))), "ticktext": [label(name) for name in row_names]}
     layout = start_layout(
         height=140 + ROW_PIXELS * len(row_names),
-        xaxis=start_axis("asked about", showgrid=False, ticks="", tickangle=-60, tickfont={"size": 11})
+        xaxis=start_axis(grid.axes[1], showgrid=False, ticks="", tickangle=-60, tickfont={"size": 11})
         | _thin_ticks(grid.columns),
-        yaxis=start_axis("found on", showgrid=False, ticks="", autorange="reversed") | ticks,
+        yaxis=start_axis(grid.axes[0], showgrid=False, ticks="", autorange="reversed") | ticks,
         plot_bgcolor=EMPTY,
         shapes=_frame(grid),
     )
@@ -166,13 +168,18 @@ def draw_grid(grid: GridFigures) -> Plot:
     return Plot(
         traces=(trace,),
         layout=layout,
-        columns=("found on", *grid.columns),
+        columns=(grid.axes[0], *grid.columns),
         rows=tuple(
-            (name, *(f"{tell(value, sign='+' * differs)} (n = {count:,})" for value, count in zip(*row, strict=True)))
-            for name, row in zip(row_names, zip([*grid.values, *below], counts, strict=True), strict=True)
+            (name, *(f"{tell(value, sign='+' * differs)} ({count})" for value, count in zip(*row, strict=True)))
+            for name, row in zip(row_names, zip([*grid.values, *below], counted, strict=True), strict=True)
         ),
         caption=f"{grid.unit[:1].upper()}{grid.unit[1:]}; n = {n}; {grid.split}.{marked} Grey: not comparable.",
     )
+
+
+def _tell_count(grid: GridFigures, row: int, column: int, *, n: int) -> str:
+    """Return what a figure is of: how many, or which part of how many."""
+    return f"{grid.n_part[row][column]:,} of {n:,}" if row < len(grid.n_part) else f"n = {n:,}"
 
 
 def _tell_cell(value: float | None, *, sign: str) -> str:

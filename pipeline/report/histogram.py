@@ -23,7 +23,7 @@ def draw_neuron(neuron: NeuronFigures) -> Plot:
         height=260,
         xaxis=start_axis("activation"),
         yaxis=start_axis("share of the class, %", rangemode="tozero"),
-        legend=legend_below() | {"y": -0.3},
+        legend=legend_below(),
         margin={"l": 52, "r": 16, "t": 30, "b": 44},
         shapes=[_draw_threshold(neuron.threshold)],
         annotations=[_name_side(neuron)],

@@ -24,7 +24,7 @@ N_NEURONS = 3
 """Neurons of a run that are shown."""
 
 N_EXAMPLES = 4
-"""Samples that a neuron is right about, and as many that it is wrong about."""
+"""Samples that a neuron is right about, and as many that it is wrong about: half of each where it fires."""
 
 N_BINS = 32
 TAIL_FRACTION = 0.005
@@ -189,7 +189,11 @@ def _score_validation(scan: Scan, stump: Stump, values: npt.NDArray[np.float64],
 def _choose_examples(
     run: Run, stump: Stump, values: npt.NDArray[np.float64], samples: Samples, album: Album
 ) -> tuple[Example, ...]:
-    """Return samples of different pictures, those furthest from the threshold first: right ones, then wrong ones."""
+    """Return samples of different pictures: right ones, then wrong ones.
+
+    Of each half are those where the neuron fires, which come first, and half those where it is silent, as far as there
+    are; the furthest from the threshold are taken first.
+    """
     rows = samples.validation
     spread = float(values[np.concatenate([samples.probe, rows])].std()) or 1.0
     distances = np.abs(values[rows] - stump.read("threshold")) / spread
@@ -198,7 +202,7 @@ def _choose_examples(
     answers = _name_answers(samples.options, stump.target)
     found = []
     for wanted in (True, False):
-        for place in _furthest(distances, right == wanted, samples.image_ids[rows]):
+        for place in choose_furthest(distances, right == wanted, fired, samples.image_ids[rows]):
             row = rows[place]
             sample_id = str(samples.sample_ids[row])
             question = album.tell_question(run, sample_id=sample_id, stored=str(samples.questions[row]))
@@ -216,14 +220,23 @@ def _choose_examples(
     return tuple(found)
 
 
-def _furthest(distances: npt.NDArray[np.float64], wanted: npt.NDArray[np.bool_], images: npt.NDArray[Any]) -> list[int]:
-    seen: dict[Any, int] = {}
-    for place in np.argsort(-distances, kind="stable").tolist():
-        if wanted[place]:
-            seen.setdefault(images[place], place)
-        if len(seen) == N_EXAMPLES:
-            break
-    return list(seen.values())
+def choose_furthest(
+    distances: npt.NDArray[np.float64],
+    wanted: npt.NDArray[np.bool_],
+    fired: npt.NDArray[np.bool_],
+    images: npt.NDArray[Any],
+) -> list[int]:
+    """Return places of wanted samples, one a picture, the furthest of those that fire and of those that do not."""
+    ranked = [place for place in np.argsort(-distances, kind="stable").tolist() if wanted[place]]
+    chosen: dict[Any, int] = {}
+    half = N_EXAMPLES // 2
+    silent = [place for place in ranked if not fired[place]]
+    for part, most in (([place for place in ranked if fired[place]], half), (silent, N_EXAMPLES), (ranked, N_EXAMPLES)):
+        for place in part:
+            if len(chosen) == most:
+                break
+            chosen.setdefault(images[place], place)
+    return sorted(chosen.values(), key=lambda place: (not fired[place], -distances[place], place))
 
 
 def _find_places(scan: Scan) -> tuple[tuple[str, ...], tuple[int, ...], Grid]:

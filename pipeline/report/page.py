@@ -6,14 +6,14 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PipelineError
 from .card import Card, Section, card_of_overview, make_sections
-from .content import Line, ReportContent, RunFigures
+from .content import GAIN, Line, ReportContent, RunFigures
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -58,12 +58,13 @@ def render_page(content: ReportContent) -> str:
         "plots": {key: plot.to_dict() for key, plot in plots.items()},
         "pictures": dict(content.pictures),
     }
+    rows = [_make_row(run) for run in content.runs if run.depth is not None]
     library, script = _read_library(), _read_part("page.js")
     page: str = environment.get_template("page.html").render(
         content=content,
         overview=overview,
         sections=sections,
-        rows=[_make_row(run) for run in content.runs if run.depth is not None],
+        rows=rows,
         missing=_find_unknown(content, sections),
         plot_key=lambda panel: keys[id(panel)],
         figures=_to_json(figures),
@@ -72,6 +73,8 @@ def render_page(content: ReportContent) -> str:
         script=script,
         policy=_plan_policy(library, script),
         levels=SHOWN_LEVELS,
+        has_gain=any(row.visual_gain is not None for row in rows),
+        missing_gain=_tell_missing_gain(content.runs),
         tell_provenance=_tell_provenance,
     )
     return page
@@ -156,6 +159,19 @@ def _make_row(run: RunFigures) -> AccuracyRow:
 
 def _take(line: Line, place: int) -> Line:
     return Line(name=line.name, values=(line.values[place],), low=(line.low[place],), high=(line.high[place],))
+
+
+def _tell_missing_gain(runs: Sequence[RunFigures]) -> str:
+    """Return a sentence on the runs whose visual gain is not known, and why; empty if there is none."""
+    unknown = [run for run in runs if GAIN in run.missing]
+    if not unknown:
+        return ""
+    more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+    reason = unknown[0].missing[GAIN]
+    return (
+        "Visual gain, what an accuracy is above the best that does without the picture, is not known of "
+        f"{unknown[0].name}{more}. {reason[:1].upper()}{reason[1:]}."
+    )
 
 
 def _find_unknown(content: ReportContent, sections: tuple[Section, ...]) -> dict[str, str]:

@@ -119,8 +119,9 @@ def start_axis(title: str, **parts: Any) -> dict[str, Any]:
 
 
 def legend_below() -> dict[str, Any]:
-    """Return a legend in lines below the axes."""
-    return {"orientation": "h", "x": 0, "y": -0.24, "yanchor": "top", "font": {"size": 11}, "traceorder": "normal"}
+    """Return a legend in lines at the lower end of the figure, below the axes with their titles."""
+    place = {"x": 0, "yref": "container", "y": 0, "yanchor": "bottom"}
+    return {"orientation": "h", **place, "font": {"size": 11}, "traceorder": "normal"}
 
 
 def draw_band(x: Sequence[Any], low: Numbers, high: Numbers, *, colour: str) -> list[dict[str, Any]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from search import SearchError
+from search.baseline.control import CONTROL_VARIANTS
 from search.scan import ScanSpec, find_scan
 from search.searched_run import SearchedRun, choose_neurons
 from search.selection import QValues, find_q_values
@@ -13,6 +15,7 @@ from search.stump import default_metric
 from search.supervision import read_supervision
 from search.transfer.run_name import parse_run_name
 from search.transfer.survey import Survey
+from search.visual_gain import find_controls
 from storage import Dataset, Run
 from storage.ledger import read_entries
 from storage.schema import SPLITS
@@ -20,7 +23,7 @@ from storage.schema import SPLITS
 from ..errors import PipelineError
 from .album import Album
 from .collection_spec import CollectionSpec
-from .content import DepthFigures, NeuronChoice, RunFigures, SpeedFigures
+from .content import GAIN, DepthFigures, NeuronChoice, RunFigures, SpeedFigures
 from .depth import read_depth
 from .kept_study import KeptStudy, choose_studies, read_study
 from .neuron import choose_best, shorten
@@ -71,6 +74,8 @@ class RunCollector:
         choice: NeuronChoice | None = None
         if not name.variant:
             depth, choice, missing = self._collect_findings(run)
+        if depth is not None and not depth.has_gain:
+            missing[GAIN] = self._explain_gain(run)
         split, valid = run.read_samples("split"), run.read_samples("valid")
         return RunFigures(
             name=run.name,
@@ -133,6 +138,24 @@ class RunCollector:
             choice, reason = self._choose(scan, None)
             missing |= {"neurons": reason} if reason else {}
         return depth, choice, missing
+
+    def _explain_gain(self, run: Run) -> str:
+        """Return why the visual gain of a run is not known, and what makes it known."""
+        url, name = self._dataset.url, parse_run_name(run.name)
+        controls = find_controls(self._dataset, run)
+        reasons = [f"{control}: {found}" for control, found in controls.items() if isinstance(found, str)]
+        if not reasons and self._spec.compute:
+            return f"its control runs could not be searched; superneurons search {url} --run {run.name} tells why"
+        if not reasons:
+            return (
+                f"the study by depth was made without its control runs; superneurons transfer {url} --by layer has them"
+            )
+        model = shlex.quote(str(run.identity.get("model_id", name.model)))
+        tasks = " ".join(f"--task {name.task}@{variant}" for variant in CONTROL_VARIANTS.values())
+        return (
+            f"{'; '.join(reasons)}; superneurons extract --model {model} {tasks} --store {url} makes them, with the "
+            "other options that the run was made with, such as --limit"
+        )
 
     def _choose(self, scan: Scan, q_values: QValues | None) -> tuple[NeuronChoice | None, str]:
         choice = choose_best(scan, q_values=find_q_values(scan) if q_values is None else q_values, album=self._album)

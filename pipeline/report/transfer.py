@@ -13,6 +13,7 @@ from search.transfer.run_name import RunName, parse_run_name
 from search.transfer.run_transfer import MODES, OPPONENTS
 
 from .content import Grid, GridFigures, Line, MatchFigures, VariantFigures, to_number, to_numbers
+from .depth import LEVEL_NAMES
 
 if TYPE_CHECKING:
     import xarray
@@ -40,6 +41,8 @@ def grids_of_overlap(study: xarray.Dataset, *, names: Collection[str]) -> list[G
     chosen = _select(study, names, "run", "other")
     if chosen is None:
         return []
+    sizes = chosen.n_neurons.values
+    smaller = np.minimum(sizes[:, np.newaxis], sizes)
     marks = (chosen.p_value_by_layer.values <= SIGNIFICANT) & ~np.eye(chosen.sizes["run"], dtype=bool)
     return [
         GridFigures(
@@ -48,9 +51,11 @@ def grids_of_overlap(study: xarray.Dataset, *, names: Collection[str]) -> list[G
             rows=_names_of_tasks(chosen.run),
             columns=_names_of_tasks(chosen.other),
             values=_to_grid(chosen.overlap),
-            n=_to_counts(np.maximum(chosen.n_both.values, 0)),
+            n=_to_counts(np.where(chosen.n_both.values < 0, 0, smaller)),
+            n_part=_to_counts(np.maximum(chosen.n_both.values, 0)),
+            axes=("task", "other task"),
             unit="share of the smaller set, %",
-            split="neurons chosen without the test split; n counts those of both",
+            split="n counts the Super Neurons of the smaller set, chosen without the test split",
             limits=(0, 1),
             marks=_to_marks(marks),
             mark_text=f"framed: p <= {SIGNIFICANT} among random sets of the same layers",
@@ -83,7 +88,7 @@ def _grid_of_mode(study: xarray.Dataset, mode: str) -> GridFigures:
         marks=_to_marks(partial),
         mark_text="framed: of some test samples, those of options in common and of pictures not learned from",
         below=tuple(
-            Line(name=name.replace("_", " "), values=to_numbers(opponents[:, OPPONENTS.index(name)]))
+            Line(name=LEVEL_NAMES[name], values=to_numbers(opponents[:, OPPONENTS.index(name)]))
             for name in SHOWN_OPPONENTS
         ),
     )

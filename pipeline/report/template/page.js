@@ -53,8 +53,13 @@
     };
   };
 
-  // on a phone numbers and names come before the bar of colours
+  // on a phone a legend has one entry a line, and needs as much more height
   const narrow = (data, layout) => {
+    if (data[0].type === "heatmap") narrowHeatmap(data, layout);
+    else if (layout.legend) layout.height += 18 * data.filter((trace) => trace.showlegend !== false).length;
+  };
+  // ... and numbers and names come before the bar of colours
+  const narrowHeatmap = (data, layout) => {
     for (const trace of data) trace.showscale = false;
     Object.assign(layout.margin, { r: 6 });
     const many = data[0].z[0].length > 6;
@@ -68,7 +73,7 @@
     const figure = plots[element.id];
     const { data, layout } = structuredClone(figure.labels ? cut(figure) : figure);
     if (printing) Object.assign(layout, { width: PRINT_PIXELS, autosize: false });
-    else if (element.clientWidth < NARROW_PIXELS && data[0].type === "heatmap") narrow(data, layout);
+    else if (element.clientWidth < NARROW_PIXELS) narrow(data, layout);
     element.style.minHeight = "";
     Plotly.newPlot(element, data, layout, CONFIG);
     element.dataset.drawn = "yes";
@@ -184,13 +189,16 @@
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(apply));
 
-  const sortBy = (heading) => {
+  const sortBy = (button) => {
+    const heading = button.closest("th");
+    if (!("sorts" in button.dataset)) heading.removeAttribute("aria-sort");
     const body = heading.closest("table").tBodies[0];
     const place = heading.cellIndex;
     const falls = heading.getAttribute("aria-sort") !== "descending" && heading.classList.contains("number");
     const rises = heading.getAttribute("aria-sort") !== "ascending" && !heading.classList.contains("number");
     const direction = falls || (!rises && !heading.classList.contains("number")) ? -1 : 1;
-    const keyOf = (row) => row.cells[place].textContent.trim();
+    const { part } = button.dataset; // of a cell that holds several
+    const keyOf = (row) => (part ? row.cells[place].querySelector(`.of-${part}`) : row.cells[place]).textContent.trim();
     const compare = (a, b) => {
       const [one, other] = [a, b].map((row) => Number.parseFloat(keyOf(row).replace(/[,+]/g, "")));
       if (!heading.classList.contains("number")) return keyOf(a).localeCompare(keyOf(b));
@@ -198,11 +206,13 @@
       return one - other;
     };
     for (const other of heading.parentElement.cells) other.removeAttribute("aria-sort");
+    for (const other of all("button", heading.parentElement)) delete other.dataset.sorts;
+    button.dataset.sorts = "yes";
     heading.setAttribute("aria-sort", direction > 0 ? "ascending" : "descending");
     body.append(...[...body.rows].sort((a, b) => direction * compare(a, b)));
   };
   for (const button of all(".sortable thead button")) {
-    button.addEventListener("click", () => sortBy(button.closest("th")));
+    button.addEventListener("click", () => sortBy(button));
   }
   for (const details of all("details.table")) {
     details.addEventListener("toggle", () => details.open && fillTable(details));

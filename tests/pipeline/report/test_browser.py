@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from pipeline.report import CollectionSpec, ReportContent, collect_report, write_page
 from pipeline.report.card import make_sections
@@ -25,6 +25,14 @@ NOT_BLANK = """plot => {
     const marks = plot.querySelectorAll('.scatterlayer path, .heatmaplayer image, .heatmaplayer path, .point');
     const box = svg.getBoundingClientRect();
     return marks.length > 0 && box.width > 100 && box.height > 50;
+}"""
+
+
+BOXES = """plot => {
+    const boxes = (selector) => [...plot.querySelectorAll(selector)].map(one => one.getBoundingClientRect().toJSON())
+        .filter(box => box.width > 0);
+    return [plot.querySelector('.main-svg').getBoundingClientRect().toJSON(),
+        boxes('.xtitle, .ytitle, .x2title, .y2title'), boxes('g.legend')];
 }"""
 
 
@@ -162,14 +170,46 @@ def test_tables_hold_the_figures_of_their_plots(fresh: Visit, content: ReportCon
 
 def test_rows_are_sorted_by_what_is_pressed(fresh: Visit) -> None:
     page = fresh.page
-    heading = "#accuracy thead th:nth-child(2)"
-    orders = []
-    for _ in range(2):
-        page.click(f"{heading} button")
-        names = [row.inner_text() for row in page.query_selector_all("#accuracy tbody tr td:nth-child(2)")]
-        orders.append((page.get_attribute(heading, "aria-sort"), names))
-    assert orders[0] == ("ascending", sorted(orders[0][1]))
-    assert orders[1] == ("descending", sorted(orders[0][1], reverse=True))
+    heading = "#accuracy thead th:nth-child(1)"
+    for part in ("task", "model"):
+        orders = []
+        for _ in range(2):
+            page.click(f"{heading} button[data-part={part}]")
+            names = [row.inner_text() for row in page.query_selector_all(f"#accuracy tbody th .of-{part}")]
+            orders.append((page.get_attribute(heading, "aria-sort"), names))
+        assert len(set(orders[0][1])) == 2
+        assert orders[0] == ("ascending", sorted(orders[0][1]))
+        assert orders[1] == ("descending", sorted(orders[0][1], reverse=True))
+    page.click("#accuracy thead th:nth-child(2) button")
+    assert page.get_attribute(heading, "aria-sort") is None
+    told = [row.inner_text().split(" ")[0] for row in page.query_selector_all("#accuracy tbody td.main")]
+    assert [float(one) for one in told] == sorted(map(float, told), reverse=True)
+
+
+@pytest.mark.parametrize("width", [WIDE["width"], 1200, PHONE["width"]])
+def test_the_table_of_accuracies_shows_whose_they_are_and_super_neurons(fresh: Visit, width: int) -> None:
+    page = fresh.page
+    page.set_viewport_size({"width": width, "height": 800})
+    box = page.locator("#accuracy .scroll")
+    frame = box.bounding_box()
+    assert frame is not None
+    for part in ("thead th.main", "tbody tr:first-child td.main .mini"):
+        place = box.locator(part).bounding_box()
+        assert place is not None
+        assert frame["x"] <= place["x"] and place["x"] + place["width"] <= frame["x"] + frame["width"] + 1
+    box.evaluate("one => { one.scrollLeft = one.scrollWidth; }")
+    assert width > PHONE["width"] or box.evaluate("one => one.scrollLeft") > 0
+    for part in ("model", "task"):
+        shown = box.locator(f"tbody tr:first-child .of-{part}").evaluate("""one => {
+            const { x, y, width, height } = one.getBoundingClientRect();
+            one.scrollIntoView({ block: "center", behavior: "instant" });
+            const now = one.getBoundingClientRect();
+            return document.elementFromPoint(now.x + 3, now.y + now.height / 2) === one ? x : -1;
+        }""")
+        assert frame["x"] <= shown <= frame["x"] + 20
+    about = page.locator("#about-accuracy")
+    assert about.evaluate("one => one.closest('.scroll') === null && one.scrollWidth <= one.clientWidth")
+    box.evaluate("one => { one.scrollLeft = 0; }")
 
 
 def test_a_phone_scrolls_down_and_not_sideways(fresh: Visit, screenshots: Path) -> None:
@@ -180,6 +220,42 @@ def test_a_phone_scrolls_down_and_not_sideways(fresh: Visit, screenshots: Path) 
         fresh.page.eval_on_selector(f"#{section}", "one => one.scrollIntoView({behavior: 'instant'})")
         fresh.page.screenshot(path=screenshots / f"phone-{section}.png")
     fresh.validate_quiet()
+
+
+def test_a_phone_keeps_its_navigation_in_one_line_on_top(fresh: Visit) -> None:
+    page = fresh.page
+    page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    for section in ("emergence", "speed"):
+        page.eval_on_selector(f"#{section}", "one => one.scrollIntoView({behavior: 'instant'})")
+        assert page.evaluate("scrollY") > 1000
+        box = page.locator(".bar nav").bounding_box()
+        assert box is not None
+        assert (box["x"], box["y"], box["width"]) == (0, 0, PHONE["width"])
+        assert box["height"] < 60
+        assert page.evaluate("document.elementFromPoint(60, 20).closest('.bar nav') !== null")
+        heading = page.locator(f"#{section} h2").bounding_box()
+        assert heading is not None and heading["y"] >= box["height"]
+    page.click(".bar nav a[href='#overview']")
+    expect(page.locator("#overview h2")).to_be_in_viewport()
+
+
+@pytest.mark.parametrize("viewport", [PHONE, WIDE], ids=["phone", "wide"])
+def test_titles_of_axes_are_whole_and_not_below_the_legend(fresh: Visit, viewport: dict[str, int]) -> None:
+    fresh.page.set_viewport_size(viewport)  # type: ignore[arg-type]
+    assert fresh.draw_all() == []
+    n_legends = 0
+    for plot in fresh.page.query_selector_all(".card:not([hidden]) .plot"):
+        name, (frame, titles, legends) = plot.get_attribute("id"), plot.evaluate(BOXES)
+        for title in titles:
+            assert frame["left"] <= title["left"] and title["right"] <= frame["right"], name
+            assert frame["top"] <= title["top"] and title["bottom"] <= frame["bottom"], name
+            assert all(title["bottom"] <= legend["top"] + 1 or title["right"] < legend["left"] for legend in legends), (
+                name
+            )
+        n_legends += len(legends)
+        assert all(legend["bottom"] <= frame["bottom"] for legend in legends), name
+        assert plot.evaluate("one => one._fullLayout._size.h") >= 90, name
+    assert n_legends > 5
 
 
 def test_paper_has_every_plot_and_no_controls(fresh: Visit, screenshots: Path) -> None:

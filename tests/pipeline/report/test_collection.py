@@ -72,8 +72,12 @@ def test_examples_are_of_the_validation_split_the_clearest_first(content: Report
     assert examples and {example.sample_id for example in examples} <= validation
     assert all(example.is_right == (example.answer == example.label) for example in examples)
     for neuron in choice.neurons:
-        distances = [example.distance for example in neuron.examples if example.is_right]
-        assert distances == sorted(distances, reverse=True)
+        right = [example for example in neuron.examples if example.is_right]
+        fires = [example.answer == neuron.option for example in right]
+        assert fires == [True, True, False, False]
+        for part in (right[:2], right[2:]):
+            distances = [example.distance for example in part]
+            assert distances == sorted(distances, reverse=True)
         assert len({example.picture for example in neuron.examples}) == len(neuron.examples)
     assert all(content.pictures[example.picture].startswith("data:image/jpeg;base64,") for example in examples)
 
@@ -86,12 +90,36 @@ def test_kept_studies_are_told_cell_by_cell(content: ReportContent, store: Path)
     assert grid.rows == grid.columns == ("t", "u")
     np.testing.assert_array_equal(np.array(grid.values), study.accuracy.sel(mode="frozen").values.T)
     np.testing.assert_array_equal(np.array(grid.n), study.n.sel(mode="frozen").values.T)
+    assert grid.axes == ("found on", "asked about")
+    assert [line.name for line in grid.below] == ["majority", "the model itself", "the model, calibrated"]
+    (kept,) = [one for one in list_studies(dataset) if (one.kind, one.owner) == ("overlap", "m")]
+    study = open_study(dataset, kept.path).load()
+    grid = next(grid for grid in content.grids if grid.title.endswith("two tasks share"))
+    assert grid.axes == ("task", "other task")
+    np.testing.assert_array_equal(np.array(grid.n_part), study.n_both.values)
+    np.testing.assert_allclose(np.array(grid.values), np.array(grid.n_part) / np.array(grid.n), rtol=1e-6)
     assert [(one.task, one.title, one.places) for one in content.variants] == [
         ("t", "other words", ("plain", "please")),
         ("t", "blur", ("plain", "blur-1", "blur-2")),
     ]
     assert {(match.source, match.target, match.task) for match in content.matches} == {("m", "n", "t"), ("n", "m", "t")}
     assert content.notes.keys() == {"speed"}
+
+
+def test_a_visual_gain_that_is_not_known_has_a_reason_and_what_makes_it_known(
+    content: ReportContent, store: Path, tmp_path: Path
+) -> None:
+    runs = {run.name: run for run in content.runs}
+    assert "visual gain" not in runs["m/t"].missing
+    reason = runs["m/u"].missing["visual gain"]
+    assert reason.startswith("blank image: there is no run m/u@blank; swapped image: there is no run m/u@swapped; ")
+    assert f"--task u@blank --task u@swapped --store {open_dataset(store).url} makes them" in reason
+    copytree(store, tmp_path / "late")
+    dataset = open_dataset(tmp_path / "late")
+    for control in ("blank", "swapped"):
+        copytree(store / "m" / f"t@{control}", tmp_path / "late" / "n" / f"t@{control}")
+    found = collect_report(dataset, CollectionSpec(compute=False, patterns=("n/t",)))
+    assert f"superneurons transfer {dataset.url} --by layer" in found.runs[0].missing["visual gain"]
 
 
 def test_nothing_is_computed_anew_nor_the_test_split_opened_by_a_second_report(

@@ -96,6 +96,23 @@ def test_every_plot_has_its_place_its_caption_and_its_table(page: str) -> None:
     assert page.count("<figcaption>") == len(plots)
 
 
+def test_a_gain_that_no_run_has_is_a_note_and_no_column(content: ReportContent, page: str) -> None:
+    heading = '<button type="button">visual gain</button>'
+    assert page.count(heading) == 1 and "Visual gain in points" in page
+    assert page.count("is not known of m/u and 1 more. Blank image: there is no run m/u@blank;") == 1
+    runs = []
+    for run in content.runs:
+        if run.depth is None:
+            continue
+        unknown = replace(run.depth.visual_gain, values=(None,) * len(run.depth.depths))
+        runs.append(replace(run, depth=replace(run.depth, visual_gain=unknown), missing={"visual gain": "no reason"}))
+    found = render_page(replace(content, runs=tuple(runs)))
+    assert heading not in found and "Visual gain in points" not in found
+    assert f"is not known of {runs[0].name} and {len(runs) - 1} more. No reason." in found
+    known = [replace(run, missing={}) for run in content.runs]
+    assert "is not known of" not in render_page(replace(content, runs=tuple(known)))
+
+
 def test_the_same_content_makes_the_same_page(content: ReportContent, page: str) -> None:
     assert render_page(content) == page
 

@@ -62,6 +62,37 @@ def test_figures_are_drawn_as_they_were_collected(content: ReportContent) -> Non
     assert len(drawn["z"]) == len(grid.rows) + len(grid.below)
 
 
+def test_the_table_by_depth_has_all_that_is_drawn(content: ReportContent) -> None:
+    depth = next(run.depth for run in content.runs if run.name == "m/t")
+    assert depth is not None and len(depth.levels) == 4 and len(depth.controls) == 2
+    plot = draw_emergence(depth)
+    table = dict(zip(plot.columns, zip(*plot.rows, strict=True), strict=True))
+    for line in (*depth.lines, *depth.controls):
+        told = [float(text.split(" ")[0]) for text in table[f"{line.name}, %"]]
+        assert told == [round(100 * (value or 0), 1) for value in line.values]
+    for level in depth.levels:
+        assert {float(text.split(" ")[0]) for text in table[f"{level.name}, %"]} == {
+            round(100 * (level.values[0] or 0), 1)
+        }
+    assert "visual gain, points" in table
+    unknown = replace(depth.visual_gain, values=(None,) * len(depth.depths))
+    assert "visual gain, points" not in draw_emergence(replace(depth, visual_gain=unknown)).columns
+
+
+def test_what_two_tasks_share_is_told_as_a_part_of_the_smaller_set(content: ReportContent) -> None:
+    grid = next(grid for grid in content.grids if grid.n_part)
+    grid = replace(grid, rows=("a", "b"), columns=("a", "b"), values=((1.0, 0.25), (0.25, 1.0)))
+    plot = draw_grid(replace(grid, n=((8, 4), (4, 4)), n_part=((8, 1), (1, 4))))
+    assert [plot.layout[axis]["title"]["text"] for axis in ("yaxis", "xaxis")] == ["task", "other task"]
+    assert plot.columns == ("task", "a", "b")
+    assert plot.rows[0] == ("a", "100.0 (8 of 8)", "25.0 (1 of 4)")
+    assert plot.traces[0]["customdata"][0][1] == "a and b, 1 of 4"
+    assert "n = 4 to 8;" in plot.caption and "smaller set" in plot.caption
+    asked = next(grid for grid in content.grids if grid.below)
+    assert draw_grid(asked).columns[0] == "found on"
+    assert f"(n = {asked.n[0][0]:,})" in draw_grid(asked).rows[0][1]
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_no_text_of_a_store_is_markup_for_plotly(content: ReportContent, text: str) -> None:
     assert "<" not in escape_markup(text) and "<" not in label(text)
