@@ -79,8 +79,12 @@ def decode_picture(file: Path | IO[bytes], where: str) -> Image:
             return _turn_upright(picture).convert("RGB")
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
         raise SampleError(f"{too_large.removesuffix(' ')}: {error}; make it smaller") from error
+    except FileNotFoundError as error:
+        raise SampleError(f"{where}: expected a picture, found none there; check the path") from error
     except (OSError, SyntaxError) as error:
-        raise SampleError(f"{where}: expected a picture, found {error}; replace it") from error
+        reason = getattr(error, "strerror", None)
+        found = f"found {error}; replace it" if reason is None else f"found: {reason}; check the path"
+        raise SampleError(f"{where}: expected a picture, {found}") from error
 
 
 def _turn_upright(picture: Image) -> Image:
