@@ -82,9 +82,9 @@ def decode_picture(file: Path | IO[bytes], where: str) -> Image:
     except FileNotFoundError as error:
         raise SampleError(f"{where}: expected a picture, found none there; check the path") from error
     except (OSError, SyntaxError) as error:
-        reason = getattr(error, "strerror", None)
-        found = f"found {error}; replace it" if reason is None else f"found: {reason}; check the path"
-        raise SampleError(f"{where}: expected a picture, {found}") from error
+        if (reason := getattr(error, "strerror", None)) is not None:
+            raise SampleError(f"{where}: expected a picture, found: {reason}; check the path") from error
+        raise SampleError(f"{where}: expected a picture, found {error}; replace it") from error
 
 
 def _turn_upright(picture: Image) -> Image:
