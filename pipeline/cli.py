@@ -19,6 +19,7 @@ from .command.extract import extract
 from .command.group import LOOK_AFTER, RECORD, SEARCH, SHARE, Command, CommandGroup
 from .command.mistake import FAULT, INTERRUPTED, KEPT, judge_error
 from .command.models import models
+from .command.output import watch_output
 from .command.plan import plan
 from .command.publish import fetch, publish
 from .command.report import report
@@ -28,6 +29,7 @@ from .command.store import gc, repair, status, validate
 from .command.tasks import tasks
 from .command.transfer import transfer
 from .console import show_line
+from .errors import OutputError
 
 app = typer.Typer(
     name="superneurons",
@@ -120,27 +122,40 @@ add_command(LOOK_AFTER, "superneurons gc my.zarr --older-than 24 --dry-run")(gc)
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit code 2."""
+    if sys.stdout is None:  # closed by who called; files that are opened would be taken for it
+        sys.exit(_complain("standard output: expected to be open, found it closed; send it somewhere", FAULT))
     join_words()
-    sys.exit(copy_context().run(_run, sys.argv[1:] or ["--help"]))
+    with watch_output():
+        code = copy_context().run(_run, sys.argv[1:] or ["--help"])
+    sys.exit(code)
 
 
 def _run(words: list[str]) -> int:
     """Return the exit code of a command line."""
     try:
         code: int = app(words, prog_name="superneurons", standalone_mode=False) or 0
+        sys.stdout.flush()
         return _complain(f"interrupted; {KEPT}", code) if code == INTERRUPTED else code  # typer's own for Ctrl-C
     except KeyboardInterrupt:
         return _complain(f"interrupted; {KEPT}", INTERRUPTED)
     except typer.Exit as error:
         return error.exit_code
     except BrokenPipeError:  # who read the output has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return FAULT
+    except OutputError as error:
+        _forget_output()
+        return _complain(str(error), FAULT)
     except Exception as error:
         judged = judge_error(error)
         if judged is None:
             raise
         return _complain(judged[1], judged[0])
+
+
+def _forget_output() -> None:
+    """Let what is still to be printed go nowhere: Python would try again at its end, and print a traceback."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(message: str, code: int) -> int:

@@ -72,6 +72,8 @@ def run_demo(out: str | Path, *, quick: bool = False) -> DemoResult:
     """
     if is_remote(out):
         raise PipelineError(f"{out}: expected a local folder, found a URL; choose a folder")
+    if Path(out).exists() and not Path(out).is_dir():
+        raise PipelineError(f"{out}: expected a folder, found a file; choose another")
     store = f"{out}/activations.zarr"
     n_samples = N_SAMPLES_QUICK if quick else N_SAMPLES
     tasks = [load_task(name, limit=n_samples) for name in TASKS]

@@ -55,6 +55,10 @@ class ArrayFileError(PipelineError):
     """A file does not hold the arrays of a run, or not in a form that is read."""
 
 
+class OutputError(PipelineError):
+    """Standard output does not take what is printed."""
+
+
 class SelectionError(PipelineError):
     """A selection of neurons cannot be understood."""
 

@@ -119,6 +119,7 @@ def plan_run(request: RunRequest) -> RunPlan:
             "python": platform.python_version(),
             "prompt": prompt,
             "prompt_template": task.prompt,
+            "shows_pictures": all(sample.images for sample in task.samples),
             "option_tokens": option_tokens,
             "settings": asdict(settings),
         },

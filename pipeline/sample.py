@@ -79,7 +79,11 @@ def decode_picture(file: Path | IO[bytes], where: str) -> Image:
             return _turn_upright(picture).convert("RGB")
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
         raise SampleError(f"{too_large.removesuffix(' ')}: {error}; make it smaller") from error
+    except FileNotFoundError as error:
+        raise SampleError(f"{where}: expected a picture, found none there; check the path") from error
     except (OSError, SyntaxError) as error:
+        if (reason := getattr(error, "strerror", None)) is not None:
+            raise SampleError(f"{where}: expected a picture, found: {reason}; check the path") from error
         raise SampleError(f"{where}: expected a picture, found {error}; replace it") from error
 
 

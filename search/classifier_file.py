@@ -52,6 +52,14 @@ class PortableClassifier:
         """The exits with the Super Neurons behind them."""
         return Cascade(exits=self.exits, last=self.super_neurons)
 
+    @property
+    def needs_picture(self) -> bool:
+        """Whether all samples of the run had a picture, so that an answer without one means nothing.
+
+        False, too, where the file does not tell, as those of older runs do not.
+        """
+        return self.provenance.get("shows_pictures") is True
+
 
 def make_portable(
     super_neurons: SuperNeurons,
@@ -78,6 +86,8 @@ def make_portable(
         "n_validation": len(scan.supervision.rows("validation")),
         "generator": f"superneurons {version('superneurons')}",
     } | ({} if max_loss is None else {"max_loss": max_loss})
+    if (shows_pictures := scan.run.circumstances.get("shows_pictures")) is not None:
+        provenance["shows_pictures"] = shows_pictures
     options = tuple(scan.run.read_options())
     prompt = scan.run.circumstances.get("prompt_template")
     return PortableClassifier(

@@ -70,9 +70,11 @@ class Dataset:
         Raises
         ------
         RunNotFoundError
-            If a pattern matches none; the message names the nearest.
+            If there is no run at all, or a pattern matches none; the message names the nearest.
         """
         names = self.run_names()
+        if not names:
+            raise self._name_missing("", names)
         matched: dict[str, None] = {}
         for pattern in patterns:
             found = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
@@ -111,6 +113,8 @@ class Dataset:
 
     def _name_missing(self, name: str, there: Sequence[str]) -> RunNotFoundError:
         """Return what is said of a run that is not there: the nearest that are, or all of a few."""
+        if not there:
+            return RunNotFoundError(f"{self.url}: expected at least one run, found none; extract one first")
         near = suggest_name(name, there, otherwise="")
         shown = "" if near else f": {list_names(there, remedy=f'superneurons status {self.url} lists all')}"
         remedy = near or "choose one of them"
@@ -287,11 +291,15 @@ def open_dataset(url: str | Path) -> Dataset:
     if document is None:
         raise DatasetNotFoundError(f"{url}: expected a dataset, found no zarr.json there; check the path")
     attributes = document.get("attributes", {})
-    if attributes.get("format") != FORMAT or attributes.get("format_version") != FORMAT_VERSION:
-        found = f"{attributes.get('format')!r:.40} version {attributes.get('format_version')!r:.40}"
+    if attributes.get("format") != FORMAT:
+        kind = "array" if document.get("node_type") == "array" else "group"
         raise DatasetError(
-            f"{url}: expected format {FORMAT!r} version {FORMAT_VERSION}, found {found}; "
-            "open it with the release that wrote it"
+            f"{url}: expected a dataset of format {FORMAT!r}, found a Zarr {kind} of another program; check the path"
+        )
+    if attributes.get("format_version") != FORMAT_VERSION:
+        raise DatasetError(
+            f"{url}: expected format {FORMAT!r} version {FORMAT_VERSION}, found version "
+            f"{attributes.get('format_version')!r:.40}; open it with the release that wrote it"
         )
     return Dataset(str(url), backend)
 

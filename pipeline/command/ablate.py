@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..plain_value import to_plain
-from .cluster import Address, GpusPerWorker, Serial, Threads, Workers
+from .cluster import Address, GpusPerWorker, Serial, Threads, Workers, validate_serial
 from .completion import VALUES as VALUE_NAMES
 from .completion import WHERES, builtin_tasks, offer, offer_values, stored_runs
 from .option import SEVERAL, AsJson, ModelPlace, Save, StoreUrl, split_names
@@ -35,6 +35,7 @@ HEADINGS = ("how\nmany", "accuracy, %", "flipped, %", "SNs flip\nmore", "p-value
 
 
 def ablate(
+    context: typer.Context,
     store: StoreUrl,
     run: Annotated[
         list[str], typer.Option(metavar="MODEL/TASK", help=f"This run; {SEVERAL}.", autocompletion=offer(stored_runs))
@@ -97,8 +98,10 @@ def ablate(
     from ..planning.experiment import Cluster
     from .extract import make_engine
 
+    if serial:
+        validate_serial(context)
     spec = AblationSpec(
-        values=tuple(map(parse_value, split_names(value))) or VALUES,
+        values=tuple(map(parse_value, split_names(value, option="--value"))) or VALUES,
         where=parse_where(where),
         n_draws=draws,
         max_neurons=max_neurons,
@@ -110,7 +113,7 @@ def ablate(
     source = {key: text for key, text in told.items() if text is not None}
     selection = Selection(max_q=None if max_q >= 1 else max_q)
     studies = []
-    for name in split_names(run):
+    for name in split_names(run, option="--run"):
         request = _find_request(dataset, name, model=model, source=source)
         studies.append(_ablate_run(dataset, request, spec, selection, engine=engine, save=save))
     if as_json:

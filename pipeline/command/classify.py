@@ -14,6 +14,8 @@ from .option import AsJson, ModelPlace, WeightsDtypeName
 from .output import print_json
 
 if TYPE_CHECKING:
+    from search.classifier_file import PortableClassifier
+
     from ..early_exit import EarlyExitClassifier
 
 ClassifierFile = Annotated[
@@ -56,20 +58,26 @@ def classify(
     A batch is answered as JSON lines on standard output, or as one document with --json; exit code 2 where some of
     them could not be.
     """
+    from search.classifier_file import read_classifier
+
     from ..early_exit import EarlyExitClassifier
     from ..errors import PipelineError
-    from ..model import parse_weights_dtype
+    from ..model import parse_weights_dtype, validate_gpus
 
     if batch is None and not question:
         raise PipelineError("classify: expected --question with --image, or --batch FILE, found neither; ask something")
     if batch is not None and (question or image or choice):
         raise PipelineError("classify: expected --batch alone or --image with --question, found both; leave one out")
+    validate_gpus(gpus, option="--gpus")
+    portable = read_classifier(classifier)
+    if batch is None:
+        _validate_asked(portable, image or [], question or [])
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
     loaded = EarlyExitClassifier.load(
-        classifier,
+        portable,
         model=model,
         weights_dtype=None if weights_dtype is None else parse_weights_dtype(weights_dtype),
         n_gpus=gpus,
@@ -79,6 +87,23 @@ def classify(
         _answer_batch(loaded, batch, explain=explain, as_json=as_json)
     else:
         _answer(loaded, image or [], question or [], choice or [], explain=explain, as_json=as_json)
+
+
+def _validate_asked(classifier: PortableClassifier, images: list[Path], questions: list[str]) -> None:
+    """Check that there is what is asked about, before a model is loaded.
+
+    Raises
+    ------
+    PipelineError
+        If there is no picture where all samples of the classifier's run had one, or a question is empty.
+    """
+    from ..errors import PipelineError
+
+    if not all(text.strip() for text in questions):
+        raise PipelineError("--question: expected a text, found none; ask something")
+    if classifier.needs_picture and not images:
+        run = classifier.provenance.get("run")
+        raise PipelineError(f"--image: expected a picture, found none; give one, as all samples of {run} had")
 
 
 def _answer(

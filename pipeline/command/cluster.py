@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .completion import ENGINES, offer_values
+from .option import validate_not_given
 
 Workers = Annotated[int, typer.Option(metavar="N", min=1, help="Ray actors, each with the model loaded once.")]
 Threads = Annotated[int, typer.Option(metavar="N", min=1, help="CPU threads of each worker.")]
@@ -24,3 +25,15 @@ EngineName = Annotated[
         autocompletion=offer_values(ENGINES),
     ),
 ]
+
+
+def validate_serial(context: typer.Context) -> None:
+    """Check that nothing was asked of Ray's workers where ``--serial`` does without them.
+
+    Raises
+    ------
+    PipelineError
+        Naming an option that was given and would have no effect.
+    """
+    for option in ("--workers", "--address"):
+        validate_not_given(context, option, because="expected without --serial, found with it; leave one of them out")

@@ -102,7 +102,9 @@ def export_columns(
     from ..progress import show_steps
 
     chosen_run = open_dataset(store).run(run)
-    neurons = _choose_neurons(chosen_run, split_names(neuron), site=site, layer=layer, units=units, token=token)
+    neurons = _choose_neurons(
+        chosen_run, split_names(neuron, option="--neuron"), site=site, layer=layer, units=units, token=token
+    )
     with show_steps(f"{run}: write", unit="samples", done="written") as on_samples:
         written = export.export_columns(chosen_run, out, neurons=neurons, replace=force, on_samples=on_samples)
     if as_json:

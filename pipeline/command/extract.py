@@ -9,9 +9,18 @@ import typer
 
 from ..console import show_line
 from ..limit import MAX_BLOCK, MAX_TOKENS
-from .cluster import Address, GpusPerWorker, Serial, Threads, Workers
+from .cluster import Address, GpusPerWorker, Serial, Threads, Workers, validate_serial
 from .completion import WEIGHTS_DTYPES, builtin_models, builtin_tasks, offer, offer_values
-from .option import SEVERAL, AsJson, CompressionName, SiteNames, StoredDtypeName, TargetStoreOrFile, split_names
+from .option import (
+    SEVERAL,
+    AsJson,
+    CompressionName,
+    SiteNames,
+    StoredDtypeName,
+    TargetStoreOrFile,
+    split_names,
+    was_given,
+)
 from .output import keep_output_clear, print_json
 from .plan import Only
 from .source import (
@@ -114,6 +123,8 @@ def extract(
     from ..planning.choice import plan_requests, select_runs
     from ..progress import show_progress
 
+    if serial:
+        validate_serial(context)
     flags = read_flags(context)
     experiment, lines = assemble_experiment(file, flags)
     choices = select_runs(experiment, only=only or [], overrides=parse_settings(flags))
@@ -131,11 +142,7 @@ def extract(
 
 def read_flags(context: typer.Context) -> dict[str, Any]:
     """Return the options that were given on the command line, by name."""
-    return {
-        name: value
-        for name, value in context.params.items()
-        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
-    }
+    return {name: value for name, value in context.params.items() if was_given(context, name)}
 
 
 def parse_settings(flags: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,7 +228,7 @@ def find_task_entries(flags: Mapping[str, Any]) -> list[dict[str, Any]]:
     from ..task import find_source, validate_task
 
     source = pick_source(flags)
-    names = split_names(flags.get("task"))
+    names = split_names(flags.get("task"), option="--task")
     entries = [{"task": name} | source for name in names] or ([source] if "dataset" in source else [])
     for entry in entries:
         validate_task(find_source(entry))
@@ -258,11 +265,19 @@ def find_store(experiment: Experiment, lines: Lines | None) -> str:
 
 
 def make_engine(cluster: Cluster, *, serial: bool) -> Engine:
-    """Return what computes an experiment's blocks."""
+    """Return what computes an experiment's blocks.
+
+    Raises
+    ------
+    EngineError
+        If it is this process, and this machine has not the GPUs that are asked for.
+    """
     from ..engine.ray_engine import RayEngine
     from ..engine.serial import SerialEngine
+    from ..model import validate_gpus
 
     if serial:
+        validate_gpus(cluster.gpus_per_worker, option="--gpus-per-worker")
         return SerialEngine(threads=cluster.threads, n_gpus=cluster.gpus_per_worker)
     return RayEngine(
         n_workers=cluster.workers,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..errors import PipelineError
 from .completion import (
     COMPRESSIONS,
     SITES,
@@ -97,13 +98,37 @@ CompressionName = Annotated[
 ]
 
 
-def split_names(texts: Iterable[str] | None) -> list[str]:
+def split_names(texts: Collection[str] | None, *, option: str) -> list[str]:
     """Return the names that an option was given, each once: it may be repeated, and each time hold several by commas.
 
-    A path that is there is one name, whatever it holds.
+    A path that is there is one name, whatever it holds. Without the option there are no names.
+
+    Raises
+    ------
+    PipelineError
+        If the option was given and no name with it, as by a variable that is not set: that is no wish for everything.
     """
     names: dict[str, None] = {}
     for text in texts or ():
         parts = [text] if Path(text).exists() else text.split(",")
         names |= dict.fromkeys(part.strip() for part in parts if part.strip())
+    if texts and not names:
+        raise PipelineError(f"{option}: expected a value, found none; give one, or leave the option out")
     return list(names)
+
+
+def was_given(context: typer.Context, name: str) -> bool:
+    """Return whether the parameter of that name was given on the command line; a default was not."""
+    return getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+
+
+def validate_not_given(context: typer.Context, option: str, *, because: str) -> None:
+    """Check that an option was not given which would have no effect; `because` is what is said if it was.
+
+    Raises
+    ------
+    PipelineError
+        If it was.
+    """
+    if was_given(context, option.removeprefix("--").replace("-", "_")):
+        raise PipelineError(f"{option}: {because}")

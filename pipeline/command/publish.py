@@ -69,7 +69,7 @@ def publish(
 
     order = PublishOrder(
         license=license_name,
-        runs=tuple(split_names(run)),
+        runs=tuple(split_names(run, option="--run")),
         sites=_parse_sites(site),
         questions=with_questions,
         results=results,
@@ -116,7 +116,7 @@ def fetch(
         count = fetch_dataset(
             source,
             target,
-            runs=split_names(run),
+            runs=split_names(run, option="--run"),
             sites=_parse_sites(site),
             results=results,
             on_object=lambda count, n_all: on_steps(count.n_sent + count.n_kept, n_all),
@@ -133,7 +133,7 @@ def _parse_sites(given: list[str] | None) -> tuple[Site, ...] | None:
 
     from ..errors import PipelineError
 
-    names = split_names(given)
+    names = split_names(given, option="--site")
     return tuple(parse_choice(name, SITES, kind="site", fault=PipelineError) for name in names) or None
 
 

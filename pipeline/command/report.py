@@ -49,11 +49,11 @@ def report(
     dataset = open_dataset(store)
     with open_scheduler(engine) as scheduler:
         spec = CollectionSpec(
-            patterns=tuple(split_names(run)),
+            patterns=tuple(split_names(run, option="--run")),
             compute=compute,
             with_pictures=pictures,
             max_pictures=max_pictures,
-            tasks=tuple(split_names(task)),
+            tasks=tuple(split_names(task, option="--task")),
             measure_speed=speed,
             scheduler=scheduler,
             watch=show_search_progress,

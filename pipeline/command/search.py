@@ -9,7 +9,7 @@ import typer
 
 from .cluster import EngineName
 from .completion import CORRECTIONS, METRICS, RULES, SELECTS, VOTES, offer_values
-from .option import AsJson, ReadableStoreUrl, RunNames, Save, SiteNames, split_names
+from .option import AsJson, ReadableStoreUrl, RunNames, Save, SiteNames, split_names, validate_not_given
 from .output import keep_output_clear, print_json
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ MAX_RESAMPLED = 256
 
 
 def search(
+    context: typer.Context,
     store: ReadableStoreUrl,
     run: RunNames = None,
     metric: Annotated[
@@ -126,16 +127,18 @@ def search(
         "metric": None if metric is None else parse_metric(metric),
         "rule": parse_rule(rule),
         "selection": selection,
-        "sites": cast("tuple[Site, ...]", tuple(split_names(site))) or None,
+        "sites": cast("tuple[Site, ...]", tuple(split_names(site, option="--site"))) or None,
     }
+    if selection.select != "top_k":
+        validate_not_given(context, "--top", because=f"expected with --select top_k, found --select {select}; add it")
+    if not adaptive:
+        validate_not_given(context, "--max-loss", because="expected with --adaptive, found without; add it")
     if resamples == 1:
         raise SearchError("resamples: expected 0, or 2 at least to compare, found 1; ask for more")
     if classifiers is not None and classifiers.is_file():
         raise SearchError(f"{classifiers}: expected a folder, found a file; choose another")
     dataset = open_dataset(store)
-    names = dataset.match_runs(split_names(run))
-    if not names:
-        raise SearchError(f"{store}: expected at least one run, found none; extract one first")
+    names = dataset.match_runs(split_names(run, option="--run"))
     with open_scheduler(engine) as scheduler, keep_output_clear():
         reports = search_runs(dataset, names, scheduler=scheduler, save=save and dataset.is_writable, **options)
         findings = [

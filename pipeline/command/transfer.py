@@ -63,15 +63,15 @@ def transfer(
     from ..progress import show_search_progress
     from ..transfer_table import describe_study, make_folder, print_studies, write_pictures
 
-    wanted = [parse_by(text) for text in split_names(by)] or list(BYS)
+    wanted = [parse_by(text) for text in split_names(by, option="--by")] or list(BYS)
     if pictures is not None:
         make_folder(pictures)
     dataset = open_dataset(store)
     with open_scheduler(engine) as scheduler, keep_output_clear():
         survey = Survey(
             dataset,
-            models=split_names(model),
-            tasks=split_names(task),
+            models=split_names(model, option="--model"),
+            tasks=split_names(task, option="--task"),
             scheduler=scheduler,
             save=save and dataset.is_writable,
             watch=show_search_progress,

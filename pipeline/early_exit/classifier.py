@@ -75,6 +75,8 @@ class EarlyExitClassifier:
     ----------
     options
         What is chosen among.
+    needs_picture
+        Whether questions without a picture are refused, as all samples of the run had one.
     n_layers
         Layers of the whole model.
     fallbacks
@@ -105,6 +107,7 @@ class EarlyExitClassifier:
         validate_runnable(classifier)
         self.classifier = classifier
         self.options = classifier.options
+        self.needs_picture = classifier.needs_picture
         self.batch_size = batch_size
         self.n_layers: int = n_layers or model.config.get_text_config().num_hidden_layers
         self._model = model
@@ -201,10 +204,13 @@ class EarlyExitClassifier:
         Raises
         ------
         SampleError
-            If the picture or a question cannot be read.
+            If the picture or a question cannot be read, or is missing.
         """
         asked = [question] if isinstance(question, str) else list(question)
-        found = self.predict(make_samples(as_sources(picture), asked, options=self.options, choices=choices))
+        samples = make_samples(
+            as_sources(picture), asked, options=self.options, choices=choices, needs_picture=self.needs_picture
+        )
+        found = self.predict(samples)
         for reason in found.refused.values():
             raise SampleError(reason)
         answers = [found.answers[place] for place in range(len(asked))]

@@ -62,17 +62,31 @@ def as_source(picture: Picture) -> ImageSource:
 
 
 def make_samples(
-    pictures: Sequence[ImageSource], questions: Sequence[str], *, options: Sequence[str], choices: Sequence[str] = ()
+    pictures: Sequence[ImageSource],
+    questions: Sequence[str],
+    *,
+    options: Sequence[str],
+    choices: Sequence[str] = (),
+    needs_picture: bool = False,
 ) -> list[Sample]:
     """Return a sample for each of `questions` about the same `pictures`, in order, each with an id of its own.
 
-    `options` are those of a classifier; with `choices`, the texts of a multiple choice, the first of them are taken.
+    `options` are those of a classifier, and `needs_picture` whether it was found with pictures; with `choices`, the
+    texts of a multiple choice, the first of the options are taken.
 
     Raises
     ------
     SampleError
-        If there are more choices than options, or but one, or the options are no letters.
+        If a picture is needed and there is none, a question is empty, there are more choices than options, or but one,
+        or the options are no letters.
     """
+    if needs_picture and not pictures:
+        raise SampleError(
+            "image: expected a picture, found none; give one, as all samples had that the classifier was found with"
+        )
+    for number, question in enumerate(questions, start=1):
+        if not question.strip():
+            raise SampleError(f"question {number}: expected a text, found none; ask something")
     if choices and list(options) != list(LETTERS[: len(options)]):
         raise SampleError(
             f"choices: expected none, as the options are {', '.join(options)}, found {len(choices)}; ask without them"

@@ -75,9 +75,7 @@ def answer_lines(classifier: EarlyExitClassifier, path: str | Path) -> Iterator[
     with _open_lines(path) as (lines, folder):
         numbered = ((number, text) for number, text in enumerate(lines, start=1) if text.strip())
         while part := list(islice(numbered, PART_LINES)):
-            yield from _answer_part(
-                classifier, [_read_line(number, text, folder, classifier.options) for number, text in part]
-            )
+            yield from _answer_part(classifier, [_read_line(number, text, folder, classifier) for number, text in part])
 
 
 def _answer_part(classifier: EarlyExitClassifier, part: Sequence[_Line]) -> Iterator[AnsweredLine]:
@@ -111,7 +109,7 @@ def _open_lines(path: str | Path) -> Iterator[tuple[IO[str], Path]]:
         raise SampleError(f"{file}: expected questions as JSON lines, found: {reason}; check the path") from error
 
 
-def _read_line(number: int, text: str, folder: Path, options: Sequence[str]) -> _Line:
+def _read_line(number: int, text: str, folder: Path, classifier: EarlyExitClassifier) -> _Line:
     where = f"line {number}"
     try:
         line = _parse_line(text, where)
@@ -120,10 +118,14 @@ def _read_line(number: int, text: str, folder: Path, options: Sequence[str]) -> 
         return _Line(number=number, error=str(error))
     try:
         images = line.get("image", [])
+        if classifier.needs_picture and not images:
+            return _Line(
+                number=number, line_id=line_id, error=f'{where}: expected an image, found none; add "image", its path'
+            )
         (sample,) = make_samples(
             [ImageFile(folder / image) for image in ([images] if isinstance(images, str) else images)],
             [line["question"]],
-            options=options,
+            options=classifier.options,
             choices=line.get("choices", ()),
         )
     except SampleError as error:
@@ -149,7 +151,7 @@ def _parse_line(text: str, where: str) -> Mapping[str, Any]:
     if unknown := [key for key in line if key not in KEYS]:
         raise SampleError(f"{where}: expected the keys {', '.join(KEYS)}, found {unknown[0]!r}; leave it out")
     kinds = {
-        "question": isinstance(line.get("question"), str),
+        "question": isinstance(line.get("question"), str) and line["question"].strip() != "",
         "image": isinstance(line.get("image", ""), str) or _are_texts(line["image"]),
         "choices": _are_texts(line.get("choices", [])),
         "id": isinstance(line.get("id"), str | int | None),

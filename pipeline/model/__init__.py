@@ -13,6 +13,7 @@ from .loading import (
     name_checkpoint_faults,
     parse_weights_dtype,
     read_config,
+    validate_gpus,
 )
 from .source import BUILTIN_MODELS, ModelSource, find_model
 
@@ -32,4 +33,5 @@ __all__ = [
     "name_checkpoint_faults",
     "parse_weights_dtype",
     "read_config",
+    "validate_gpus",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from ..errors import PipelineError, UnsupportedModelError
+from ..errors import EngineError, PipelineError, UnsupportedModelError
 from ..family import Family, find_family
 from .source import ModelSource
 
@@ -174,6 +174,26 @@ def _load(
             raise ValueError(f"none for {len(missing)} of its parameters, such as {missing[0]}")
     find_family(config.model_type).drop_unused(model)
     return cast("PreTrainedModel", model.eval()), sorted(loading["unexpected_keys"])
+
+
+def validate_gpus(n_gpus: float, *, option: str) -> None:
+    """Check that this process sees the GPUs that it is to compute on; a worker of Ray's is given them by Ray.
+
+    Raises
+    ------
+    EngineError
+        If it does not, naming the `option` that asks for them.
+    """
+    if not n_gpus:
+        return
+    import torch
+
+    n_there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if n_gpus > n_there:
+        raise EngineError(
+            f"{option} {n_gpus:g}: expected GPUs that PyTorch can compute on, found {n_there or 'none'}; ask for "
+            f"{'fewer' if n_there else '0'}, or install the PyTorch that is made for them"
+        )
 
 
 def _choose_devices(n_gpus: float) -> str | None:

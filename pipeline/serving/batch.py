@@ -67,7 +67,13 @@ def _answer_together(classifier: EarlyExitClassifier, inquiries: Sequence[Inquir
 def _make_samples(classifier: EarlyExitClassifier, inquiry: Inquiry, *, number: int) -> list[Sample]:
     """Return a sample a question, with ids that no other inquiry of the batch has."""
     sources = [ImageBytes(picture, "image") for picture in inquiry.pictures]
-    made = make_samples(sources, inquiry.questions, options=classifier.options, choices=inquiry.choices)
+    made = make_samples(
+        sources,
+        inquiry.questions,
+        options=classifier.options,
+        choices=inquiry.choices,
+        needs_picture=classifier.needs_picture,
+    )
     return [replace(sample, sample_id=f"{number}: {sample.sample_id}") for sample in made]
 
 

@@ -244,10 +244,12 @@ def choose_names(dataset: Dataset, *, models: Sequence[str] = (), tasks: Sequenc
 
     Raises
     ------
+    RunNotFoundError
+        If there is no run at all.
     SearchError
-        If one of them has no run, or there is none at all.
+        If one of them has no run, or they have none together.
     """
-    names = {name: parse_run_name(name) for name in dataset.run_names()}
+    names = {name: parse_run_name(name) for name in dataset.match_runs()}
     for kind, wanted in (("model", models), ("task", tasks)):
         there = {getattr(name, kind) for name in names.values()}
         for one in wanted:
@@ -261,5 +263,7 @@ def choose_names(dataset: Dataset, *, models: Sequence[str] = (), tasks: Sequenc
         if (not models or name.model in models) and (not tasks or name.task in tasks)
     }
     if not chosen:
-        raise SearchError(f"{dataset.url}: expected at least one run of these models and tasks, found none")
+        raise SearchError(
+            f"{dataset.url}: expected at least one run of these models on these tasks, found none; choose others"
+        )
     return chosen

@@ -109,6 +109,7 @@ def test_mistakes_are_one_line(
     own["identity"]["revision"] = "sha256:1234"
     (tmp_path / "older.json").write_text(json.dumps(own))
     asked = ["--image", str(picture), "--question", "what shape?"]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     text = tmp_path / "text.png"
     text.write_text("no picture")
     mistakes: dict[str, list[str]] = {
@@ -118,8 +119,19 @@ def test_mistakes_are_one_line(
         "expected a superneurons-classifier": [str(text), *asked],
         "revision of its weights 1234, found": [str(tmp_path / "older.json"), *asked],
         "with the configuration": [str(classifier), "--model", "tiny-qwen3vl", *asked],
-        "expected a picture, found": [str(classifier), "--image", str(text), "--question", "what"],
+        "expected a picture, found cannot": [str(classifier), "--image", str(text), "--question", "what"],
         "weights dtype 'int8': expected one of": [str(classifier), "--weights-dtype", "int8", *asked],
+        "none.png: expected a picture, found none there; check the path": [
+            *(str(classifier), "--question", "what", "--image", str(tmp_path / "none.png"))
+        ],
+        f"{tmp_path}: expected a picture, found: Is a directory; check the path": [
+            *(str(classifier), "--question", "what", "--image", str(tmp_path))
+        ],
+        "--question: expected a text, found none; ask something": [
+            *(str(classifier), "--image", str(picture), "--question", "what", "--question", " ")
+        ],
+        "--image: expected a picture, found none; give one": [str(classifier), "--question", "what shape?"],
+        "--gpus 0.5: expected GPUs that PyTorch can compute on, found none": [str(classifier), "--gpus", "0.5", *asked],
         "choices: expected none": [str(classifier), "--choice", "a", *asked],
         "expected questions as JSON lines": [str(classifier), "--batch", str(tmp_path / "none.jsonl")],
     }
@@ -129,6 +141,33 @@ def test_mistakes_are_one_line(
         assert reason in err
         assert err.count("\n") == 1
         assert out == ""
+
+
+def test_a_picture_is_needed_where_all_samples_had_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store, found = str(tmp_path / "store"), tmp_path / "found"
+    words = ["--model", "tiny-llava", "--task", "easy-vqa.shape,easy-vqa.shape@question-only", "--limit", "150"]
+    assert call(monkeypatch, "extract", "--serial", *words, "--store", store) == 0
+    taken = ["--select", "top_k", "--top", "2", "--max-q", "1", "--classifiers", str(found)]
+    assert call(monkeypatch, "search", store, "--no-save", *taken) == 0
+    asked = ["--question", "what shape is in the image?", "--json"]
+    lines = tmp_path / "asked.jsonl"
+    lines.write_text('{"question": "what shape?"}\n{"question": "what shape?", "image": []}\n')
+    capfd.readouterr()
+    seeing, blind = (str(found / f"tiny-llava.easy-vqa.shape{variant}.json") for variant in ("", "@question-only"))
+    assert call(monkeypatch, "classify", seeing, *asked) == 2
+    expected = "--image: expected a picture, found none; give one, as all samples of tiny-llava/easy-vqa.shape had"
+    assert capfd.readouterr() == ("", f"superneurons: {expected}\n")
+    assert call(monkeypatch, "classify", seeing, "--batch", str(lines)) == 2
+    told = [json.loads(line)["error"] for line in capfd.readouterr().out.splitlines()]
+    assert told == [f'line {n}: expected an image, found none; add "image", its path' for n in (1, 2)]
+    assert call(monkeypatch, "classify", blind, *asked) == 0
+    assert call(monkeypatch, "classify", blind, "--batch", str(lines)) == 0
+    own = json.loads(Path(seeing).read_text())
+    assert own["provenance"].pop("shows_pictures") is True
+    (tmp_path / "older.json").write_text(json.dumps(own))  # of a run that did not tell
+    assert call(monkeypatch, "classify", str(tmp_path / "older.json"), *asked) == 0
 
 
 def test_search_calibrates_exits(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zarr
 
 from pipeline.cli import main
 from pipeline.command.option import split_names
@@ -55,7 +56,10 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
         (["--model", "../nope/model"], "expected a checkpoint folder, found none there"),
         (["--model", "~nobody-here/x"], "model '~nobody-here/x': expected a checkpoint folder, found none there"),
         (["--model", "-x/y"], "model '-x/y': expected it on the hub or in its cache"),
-        (["--block", "0"], "Invalid value for '--block'"),
+        (
+            ["--block", "0"],
+            "--block: expected a whole number from 1 to 1048576, found '0'; see superneurons extract --help",
+        ),
         (["--frobnicate"], "extract: expected one of its options, found '--frobnicate'; superneurons extract --help"),
     ],
 )
@@ -88,13 +92,49 @@ def test_a_mistake_in_extract_is_one_line_and_code_2(
         ),
         (["search", "STORE", "--metric", "luck"], "metric 'luck': expected one of accuracy, balanced_accuracy"),
         (["extract", "--model", "tiny-llava", "--task", "easy-vqa.shape", "--store", "FILE"], "found a file"),
-        (["search"], "Missing argument 'STORE'"),
-        (["demo", "--out", "FILE"], "expected room and leave to write it, found: Not a directory"),
+        (["search"], "search: expected STORE, found none; add it, see superneurons search --help"),
+        (["demo", "--out", "FILE"], "/file: expected a folder, found a file; choose another"),
         (["demo", "--out", "s3://bucket/demo"], "s3://bucket/demo: expected a local folder, found a URL"),
         (["status", "s3:///store"], "s3:///store: expected a folder, s3://bucket/prefix, https://"),
         (["status", "ftp://bucket/store"], "ftp://bucket/store: expected a folder, s3://bucket/prefix, https://"),
         (["search", "EMPTY"], "expected at least one run, found none"),
         (["find"], "expected one of its commands, found 'find'; superneurons --help lists them"),
+        (["search", "STORE", "--run", ""], "--run: expected a value, found none; give one, or leave the option out"),
+        (["search", "STORE", "--run", ",", "--run", " "], "--run: expected a value, found none"),
+        (["search", "STORE", "--site", ""], "--site: expected a value, found none"),
+        (["report", "STORE", "--run", "", "-o", "NEW"], "--run: expected a value, found none"),
+        (["transfer", "STORE", "--by", ""], "--by: expected a value, found none"),
+        (["transfer", "STORE", "--model", ""], "--model: expected a value, found none"),
+        (["ablate", "STORE", "--run", ""], "--run: expected a value, found none"),
+        (["publish", "STORE", "NEW", "--license", "cc-by-4.0", "--run", ""], "--run: expected a value, found none"),
+        (["publish", "STORE", "NEW", "--license", "cc-by-4.0", "--site", ""], "--site: expected a value, found none"),
+        (["fetch", "STORE", "NEW", "--run", ""], "--run: expected a value, found none"),
+        (["extract", "--model", "tiny-llava", "--task", "", "--store", "NEW"], "--task: expected a value, found none"),
+        (["search", "STORE", "--run"], "--run: expected a value, found none; give one, or leave the option out"),
+        (["search", "STORE", "--adaptive=3"], "--adaptive: expected no value, found one; give it alone"),
+        (["search", "STORE", "more", "words"], "search: expected nothing more, found more words; leave it out, or put"),
+        (
+            ["search", "STORE", "--top", "x"],
+            "--top: expected a whole number of at least 1, found 'x'; see superneurons",
+        ),
+        (["search", "STORE", "--top", "3"], "--top: expected with --select top_k, found --select auto; add it"),
+        (["search", "STORE", "--max-loss", "0"], "--max-loss: expected with --adaptive, found without; add it"),
+        ([*EXTRACT, "--store", "NEW", "--workers", "1"], "--workers: expected without --serial, found with it; leave"),
+        ([*EXTRACT, "--store", "NEW", "--address", "auto"], "--address: expected without --serial, found with it"),
+        (
+            ["ablate", "STORE", "--run", "m/t", "--serial", "--workers", "2"],
+            "--workers: expected without --serial, found",
+        ),
+        ([*EXTRACT, "--store", "NEW", "--gpus-per-worker", "1"], "--gpus-per-worker 1: expected GPUs that PyTorch can"),
+        (["transfer", "EMPTY"], "expected at least one run, found none; extract one first"),
+        (["ablate", "EMPTY", "--run", "m/t"], "expected at least one run, found none; extract one first"),
+        (
+            ["publish", "EMPTY", "NEW", "--license", "cc-by-4.0"],
+            "expected at least one run, found none; extract one first",
+        ),
+        (["fetch", "EMPTY", "NEW"], "expected at least one run, found none; extract one first"),
+        (["report", "EMPTY", "-o", "NEW"], "expected at least one run, found none; extract one first"),
+        (["status", "FOREIGN"], "found a Zarr group of another program; check the path"),
     ],
 )
 def test_a_mistake_elsewhere_is_one_line_and_code_2(
@@ -106,8 +146,12 @@ def test_a_mistake_elsewhere_is_one_line_and_code_2(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     ensure_dataset(tmp_path / "empty.zarr")
+    zarr.create_group(tmp_path / "foreign.zarr")
     names = {
+        "FOREIGN": str(tmp_path / "foreign.zarr"),
+        "NEW": str(tmp_path / "new"),
         "EMPTY": str(tmp_path / "empty.zarr"),
         "STORE": str(store),
         "MISSING": str(tmp_path / "missing"),
@@ -116,6 +160,7 @@ def test_a_mistake_elsewhere_is_one_line_and_code_2(
     assert call(monkeypatch, *(names.get(word, word) for word in words)) == 2
     lines = capfd.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("superneurons: ") and expected in lines[0]
+    assert not (tmp_path / "new").exists()
 
 
 TINY_LLAMA = json.dumps(
@@ -321,8 +366,8 @@ def test_runs_models_and_tasks_are_repeated_or_separated_by_commas_in_old_and_ne
 
 def test_a_path_with_a_comma_is_one_name(tmp_path: Path) -> None:
     (tmp_path / "a,b.csv").write_text("x")
-    assert split_names([f"{tmp_path}/a,b.csv", "c, d,,c"]) == [f"{tmp_path}/a,b.csv", "c", "d"]
-    assert split_names(None) == []
+    assert split_names([f"{tmp_path}/a,b.csv", "c, d,,c"], option="--x") == [f"{tmp_path}/a,b.csv", "c", "d"]
+    assert split_names(None, option="--x") == []
 
 
 def test_the_version_is_that_of_the_package(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
@@ -336,6 +381,51 @@ def test_output_that_nobody_reads_to_its_end_is_no_fault(store: Path) -> None:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk here that is always full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["status", "STORE"], ["status", "STORE", "--json"], ["--version"], ["tasks"]])
+def test_output_that_cannot_be_written_is_one_line_and_code_1(
+    words: list[str], unbuffered: str, tmp_path: Path
+) -> None:
+    ensure_dataset(tmp_path / "store")
+    named = [str(tmp_path / "store") if word == "STORE" else word for word in words]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "pipeline", *named],
+            check=False,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("superneurons: standard output: expected room to write, found: No space left on device; ")
+    assert done.returncode == 1
+
+
+def test_output_that_is_closed_is_one_line_and_code_1(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    ensure_dataset(store)
+    done = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", sys.executable, "-m", "pipeline", "status", str(store)],
+        check=False,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    (line,) = done.stderr.splitlines()
+    assert line == "superneurons: standard output: expected to be open, found it closed; send it somewhere"
+    assert done.returncode == 1
+
+
+def test_an_experiment_may_say_what_serial_does_not_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = f"models: [tiny-llava]\ntasks: [{{task: easy-vqa.shape, limit: 4}}]\nstore: {tmp_path}/store\n"
+    (tmp_path / "experiment.yaml").write_text(text + "cluster: {workers: 3, address: auto}\n")
+    assert call(monkeypatch, "extract", str(tmp_path / "experiment.yaml"), "--serial") == 0
+    assert "tiny-llava/easy-vqa.shape: 4 samples in 1 blocks" in capfd.readouterr().out
 
 
 def test_the_help_is_light() -> None:

@@ -313,7 +313,7 @@ def test_a_mistake_is_one_line_and_code_2(
             ["--tflops", "tiny-lava=7"],
             "rate of 'tiny-lava': expected one of the models tiny-llava; did you mean 'tiny-llava'?",
         ),
-        (["--memory", "much"], "Invalid value for '--memory'"),
+        (["--memory", "much"], "--memory: expected a number of at least 0, found 'much'"),
     ],
 )
 def test_a_wrong_option_of_plan_is_one_line_and_code_2(

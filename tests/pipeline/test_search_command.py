@@ -165,9 +165,9 @@ def test_a_search_is_repeated_with_other_labels_and_images_on_request(
         (["--correction", "bonferroni"], "correction 'bonferroni': expected one of bh, by"),
         (["--site", "attention"], "expected one of the sites ['residual', 'mlp', 'heads'], found 'attention'"),
         (["--engine", "dusk"], "engine 'dusk': expected threads, processes, ray or the address"),
-        (["--max-q", "2"], "--max-q': Input should be less than or equal to 1"),
+        (["--max-q", "2"], "--max-q: expected a number from 0 to 1, found '2'"),
         (["--resamples", "1"], "resamples: expected 0, or 2 at least to compare, found 1"),
-        (["--max-depth", "0"], "--max-depth': Input should be greater than or equal to 1"),
+        (["--max-depth", "0"], "--max-depth: expected a whole number of at least 1, found '0'"),
         (["--classifiers", "FILE"], "expected a folder, found a file"),
     ],
 )

@@ -280,7 +280,11 @@ def test_what_is_no_dataset_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="found a file"):
         ensure_dataset(tmp_path / "notes.txt")
     (tmp_path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')
-    with pytest.raises(DatasetError, match="expected format 'superneurons' version 1, found None"):
+    with pytest.raises(DatasetError, match="found a Zarr group of another program; check the path"):
+        open_dataset(tmp_path)
+    attributes = '{"format": "superneurons", "format_version": 2}'
+    (tmp_path / "zarr.json").write_text(f'{{"zarr_format": 3, "node_type": "group", "attributes": {attributes}}}')
+    with pytest.raises(DatasetError, match="version 1, found version 2; open it with the release that wrote it"):
         open_dataset(tmp_path)
     for broken in (b"{", b"\xff\xfe\x00", b"[]"):
         (tmp_path / "zarr.json").write_bytes(broken)

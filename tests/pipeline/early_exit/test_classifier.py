@@ -45,6 +45,24 @@ def test_a_picture_is_taken_in_every_form(early: EarlyExitClassifier, picture: P
             early.classify(stranger, "is there a circle")
 
 
+def test_what_is_asked_and_what_about_must_be_there(
+    early: EarlyExitClassifier, portable: PortableClassifier, folder: Path, picture: Path
+) -> None:
+    for question in ("", " \n"):
+        with pytest.raises(SampleError, match="question 2: expected a text, found none; ask something"):
+            early.classify(picture, ["what", question])
+    for told, is_needed in ((True, True), (False, False), ("true", False)):
+        provenance = {**portable.provenance, "shows_pictures": told}
+        classifier = EarlyExitClassifier.load(replace(portable, provenance=provenance), model=str(folder / "llava"))
+        assert classifier.needs_picture is is_needed
+        if is_needed:
+            for nothing in (None, []):
+                with pytest.raises(SampleError, match="image: expected a picture, found none; give one"):
+                    classifier.classify(nothing, "what")
+        else:
+            assert classifier.classify(None, "what").shares == early.classify(None, "what").shares
+
+
 def test_a_picture_is_encoded_once_for_all_questions(
     early: EarlyExitClassifier, picture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

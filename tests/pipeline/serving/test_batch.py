@@ -37,7 +37,6 @@ def is_answered(outcome: Outcome, expected: Sequence[Prediction]) -> bool:
 
 def test_answers_are_those_of_each_inquiry_alone(early: EarlyExitClassifier) -> None:
     inquiries = [ask(number % 5, SHAPE, f"is it number {number}?") for number in range(12)]
-    inquiries.append(Inquiry(pictures=(), questions=(SHAPE,)))
     inquiries.append(Inquiry(pictures=(draw(1), draw(2)), questions=(SHAPE, COLOUR)))
     for inquiry, outcome in zip(inquiries, answer_inquiries(early, inquiries), strict=True):
         assert is_answered(outcome, early.classify(list(inquiry.pictures), list(inquiry.questions)))
@@ -50,16 +49,24 @@ def test_what_is_wrong_with_one_is_no_matter_of_the_others(early: EarlyExitClass
         1: (torn, "image: expected a picture, found"),
         2: (ask(2, SHAPE, "what is <image>?"), "question 2: expected a question without the model's own '<image>'"),
         4: (ask(2, SHAPE, "shape " * 600, COLOUR), "question 2: expected a prompt of at most 512 tokens, found"),
+        7: (Inquiry(pictures=(), questions=(SHAPE,)), "image: expected a picture, found none; give one"),
         5: (ask(3, SHAPE, choices=("a", "b")), "choices: expected none, as the options are circle"),
     }
     right = {place: ask(place, SHAPE, COLOUR) for place in (0, 3, 6)}
-    inquiries = [wrong[place][0] if place in wrong else right[place] for place in range(7)]
+    inquiries = [wrong[place][0] if place in wrong else right[place] for place in range(8)]
     for place, outcome in enumerate(answer_inquiries(early, inquiries)):
         if place in wrong:
             assert isinstance(outcome, RequestRefusedError)
             assert outcome.status == 422 and outcome.message.startswith(wrong[place][1])
         else:
             assert is_answered(outcome, early.classify(draw(place), [SHAPE, COLOUR]))
+
+
+def test_questions_about_no_picture_are_answered_where_the_run_does_not_tell_of_pictures(classifier_file: Path) -> None:
+    untold = EarlyExitClassifier.load(replace(read_classifier(classifier_file), provenance={}))
+    inquiries = [ask(1, SHAPE), Inquiry(pictures=(), questions=(SHAPE,))]
+    for inquiry, outcome in zip(inquiries, answer_inquiries(untold, inquiries), strict=True):
+        assert is_answered(outcome, untold.classify(list(inquiry.pictures), list(inquiry.questions)))
 
 
 def test_choices_are_each_clients_own(classifier_file: Path) -> None:

@@ -57,10 +57,10 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
         (["FILE", "--weights-dtype", "int8"], "weights dtype 'int8': expected one of float32"),
         (["FILE", "--gpus-per-replica", "1.5"], "GPUs per replica: expected a fraction of one or a whole number"),
         (["FILE", "--host", "192.0.2.77"], "192.0.2.77:8000: expected an address to listen on, found: "),
-        (["FILE", "--port", "0"], "Invalid value for '--port'"),
-        (["FILE", "--max-batch", "0"], "Invalid value for '--max-batch'"),
-        (["FILE", "--max-upload-mb", "-1"], "Invalid value for '--max-upload-mb'"),
-        ([], "Missing argument 'CLASSIFIER'"),
+        (["FILE", "--port", "0"], "--port: expected a whole number from 1 to 65535, found '0'"),
+        (["FILE", "--max-batch", "0"], "--max-batch: expected a whole number from 1 to 4096, found '0'"),
+        (["FILE", "--max-upload-mb", "-1"], "--max-upload-mb: expected a number from 0.001 to 1000, found '-1'"),
+        ([], "expected CLASSIFIER, found none; add it"),
     ],
 )
 def test_a_mistake_is_one_line_and_code_2_before_ray_starts(

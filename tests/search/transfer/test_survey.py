@@ -186,6 +186,7 @@ def test_kinds_of_shifts_are_those_of_the_tasks() -> None:
 
 def test_an_empty_dataset_has_nothing_to_compare(tmp_path: Path) -> None:
     from storage import ensure_dataset
+    from storage.errors import RunNotFoundError
 
-    with pytest.raises(SearchError, match="expected at least one run"):
+    with pytest.raises(RunNotFoundError, match="expected at least one run, found none; extract one first"):
         choose_names(ensure_dataset(tmp_path / "store"))
