@@ -13,7 +13,6 @@ from search.transfer.run_name import parse_run_name
 from storage import Dataset, DatasetError, Run
 from storage.document import read_document
 
-from ..errors import PipelineError
 from .album import Album
 from .collection_spec import CollectionSpec
 from .content import ReportContent
@@ -45,11 +44,11 @@ def collect_report(dataset: Dataset, spec: CollectionSpec | None = None) -> Repo
 
     Raises
     ------
-    PipelineError
+    RunNotFoundError
         If there is no run, or none of the names that are asked for.
     """
     spec = spec or CollectionSpec()
-    runs, left_out = _open_runs(dataset, _choose_names(dataset, spec.patterns))
+    runs, left_out = _open_runs(dataset, dataset.match_runs(spec.patterns))
     album = _start_album(runs, spec)
     kept = list_studies(dataset)
     collector = RunCollector(dataset, spec, album, kept)
@@ -87,13 +86,6 @@ def _start_album(runs: Mapping[str, Run], spec: CollectionSpec) -> Album:
         tasks=spec.tasks,
         tells_questions=spec.with_pictures,
     )
-
-
-def _choose_names(dataset: Dataset, patterns: Sequence[str]) -> list[str]:
-    names = dataset.match_runs(patterns)
-    if not names:
-        raise PipelineError(f"{dataset.url}: expected at least one run, found none; extract one first")
-    return names
 
 
 def _open_runs(dataset: Dataset, names: Sequence[str]) -> tuple[dict[str, Run], dict[str, str]]:
