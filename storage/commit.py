@@ -119,12 +119,15 @@ def write_commit(store: Store, run: str, record: CommitRecord) -> None:
 def read_commit(store: Store, run: str, block: int) -> CommitRecord | None:
     """Return the record of `block`, or None where it is not committed."""
     document = read_document(store, commit_path(run, block))
-    if document is None:
-        return None
+    return None if document is None else parse_record(document, where=commit_key(run, block))
+
+
+def parse_record(document: Mapping[str, Any], *, where: str) -> CommitRecord:
+    """Return the record that a document holds; `where` begins the message of one that holds none."""
     try:
         return CommitRecord.from_attributes(document.get("attributes", {}))
     except DatasetError as error:
-        raise DocumentError(f"{commit_key(run, block)}: {error}") from error
+        raise DocumentError(f"{where}: {error}") from error
 
 
 def list_commits(store: Store, run: str, blocks: Sequence[Block]) -> set[int]:

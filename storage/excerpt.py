@@ -16,7 +16,7 @@ import numpy as np
 
 from .backend import Backend
 from .block import Block
-from .commit import CommitRecord, commit_key, commit_path
+from .commit import CommitRecord, commit_key, commit_path, parse_record
 from .create_only import StoredObject
 from .dataset import Dataset
 from .document import as_json, encode_document
@@ -246,7 +246,8 @@ class RunExcerpt:
 
     def count_objects(self) -> int:
         """Return how many objects the run has when all of its blocks are committed, the model's group left out."""
-        return sum(1 for _ in self.metadata()) + len(self.run.blocks) * (len(self.list_shards(0)) + 1)
+        n_documents = sum(1 for _ in self.metadata())  # with the group, but without the run's own
+        return n_documents + len(self.run.blocks) * (len(self.list_shards(0)) + 1)
 
     def list_shards(self, block: int) -> list[str]:
         """Return the keys of the shards that are taken of the block of that index, committed or not."""
@@ -282,7 +283,7 @@ class RunExcerpt:
         """
         where = f"{self.source.url}: run {self.run.name}, block {block.index}"
         path = commit_path(self.run.name, block.index)
-        record = CommitRecord.from_attributes(self.source.read_document(path).get("attributes", {}))
+        record = parse_record(self.source.read_document(path), where=f"{self.source.url}/{path}/zarr.json")
         if (record.block, record.start, record.stop) != (block.index, block.start, block.stop):
             raise BlockDamagedError(
                 f"{where}: expected a record of samples {block.start} to {block.stop}, found one of block "

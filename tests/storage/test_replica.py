@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from storage import Dataset, ensure_dataset, open_dataset, write_block
-from storage.errors import BlockDamagedError, DatasetError, RunMismatchError
+from storage.errors import BlockDamagedError, DatasetError, DocumentError, RunMismatchError
 from storage.excerpt import ExcerptSpec, count_objects, digest_text, plan_excerpt
 from storage.excerpt_result import plan_results
 from storage.fetch import fetch_dataset
@@ -293,6 +293,12 @@ def test_a_record_is_of_its_block_and_of_nothing_else(
     with pytest.raises(BlockDamagedError, match=told):
         fetch_dataset(tmp_path / "source", tmp_path / "target", runs=[RUN])
     assert not (tmp_path / "target" / "label").exists()
+
+
+def test_a_document_that_is_no_record_is_named(source: Dataset, tmp_path: Path) -> None:
+    alter_document(tmp_path / "source", f"{RUN}/_commits/000001", lambda attributes: attributes.pop("objects"))
+    with pytest.raises(DocumentError, match="source/fake/task/_commits/000001/zarr.json: a record in _commits"):
+        fetch_dataset(tmp_path / "source", tmp_path / "target", runs=[RUN])
 
 
 def test_what_is_fetched_never_replaces_what_is_committed(source: Dataset, tmp_path: Path) -> None:
