@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
@@ -24,7 +24,11 @@ SIDES = st.integers(1, 60)
 @given(n_positive=SIDES, n_negative=SIDES, seed=st.integers(0, 2**16), shift=st.floats(0, 3))
 def test_ks_is_as_scipy_counts_it(n_positive: int, n_negative: int, seed: int, shift: float) -> None:
     random = np.random.default_rng(seed)
-    test = stats.ks_2samp(random.normal(size=n_positive), random.normal(size=n_negative) + shift, method="exact")
+    positive, negative = random.normal(size=n_positive), random.normal(size=n_negative) + shift
+    try:
+        test = stats.ks_2samp(positive, negative, method="exact")
+    except RuntimeWarning:
+        reject()  # SciPy gives its exact count up where rounding takes a p-value of one above one
     found = ks_p_values([[test.statistic]], n_positive=n_positive, n_negative=n_negative)
     assert found.shape == (1, 1)
     assert found[0, 0] == pytest.approx(test.pvalue, rel=1e-9)
