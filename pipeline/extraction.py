@@ -14,7 +14,7 @@ from storage.errors import RunExistsError
 from storage.run import mark_complete
 
 from .engine.failure import MODEL_FAULTS
-from .engine.job import BlockJob, BlockReport, Engine, Purpose
+from .engine.job import BlockJob, BlockReport, Compute, Engine, Purpose
 from .errors import ExtractionError, PipelineError
 from .inference.extractor import Question
 from .quarantine import read_quarantined
@@ -37,7 +37,7 @@ class ExtractionReport:
 
 
 def measure_dtypes(
-    requests: Sequence[RunRequest], engine: Engine
+    requests: Sequence[RunRequest], compute: Compute
 ) -> tuple[dict[str, StoredDtype], PipelineError | None]:
     """Return by its name the dtype that each run's activations fit, judged by its first batch, and what failed.
 
@@ -49,7 +49,7 @@ def measure_dtypes(
     failure: PipelineError | None = None
     if pilots:
         try:
-            engine(pilots, reports.append)
+            compute(pilots, reports.append)
         except (ExtractionError, *MODEL_FAULTS) as error:
             failure = error
     return {report.run: report.dtype for report in reports if report.dtype is not None}, failure
@@ -70,7 +70,7 @@ def _plan_pilot(request: RunRequest) -> BlockJob:
 
 
 def ensure_runs(
-    dataset: Dataset, requests: Sequence[RunRequest], engine: Engine
+    dataset: Dataset, requests: Sequence[RunRequest], compute: Compute
 ) -> tuple[dict[str, Run], PipelineError | None]:
     """Return by its name the run of each request: resumed where it exists, else created, with all samples planned.
 
@@ -86,7 +86,7 @@ def ensure_runs(
     missing = [request for request in requests if request.name not in runs]
     plans = {request.name: plan_run(request) for request in missing}
     open_dtypes = [request for request in missing if request.settings.dtype == AUTO]
-    dtypes, failure = measure_dtypes(open_dtypes, engine)
+    dtypes, failure = measure_dtypes(open_dtypes, compute)
     for request in open_dtypes:
         plan = plans.pop(request.name)
         if request.name in dtypes:
@@ -152,7 +152,7 @@ def extract(
 ) -> list[ExtractionReport]:
     """Return a report for each of `requests` after every block of its run is committed to `store`.
 
-    Blocks that are committed already are not computed again; where none is left, `engine` is not called. With
+    Blocks that are committed already are not computed again; where none is left, `engine` has nothing to compute. With
     `retry_quarantined`, those are that hold samples which could not be read. `on_plan` hears once what is left,
     `on_report` of each block as it is committed.
 
@@ -168,21 +168,22 @@ def extract(
     # a worker may have another working directory
     folder = str(store) if "://" in str(store) else str(Path(store).absolute())
     dataset = ensure_dataset(folder)
-    found, failure = ensure_runs(dataset, requests, engine)
-    requests = [request for request in requests if request.name in found]
-    runs = [found[request.name] for request in requests]
-    retried = [read_quarantined(dataset, run) if retry_quarantined else () for run in runs]
-    planned = [
-        plan_jobs(folder, run, request, retried=blocks)
-        for run, request, blocks in zip(runs, requests, retried, strict=True)
-    ]
-    jobs = [job for jobs_of_run in planned for job in jobs_of_run]
-    on_plan(jobs)
-    try:
-        if jobs:
-            engine(jobs, on_report)
-    finally:
-        mark_complete([run for run in runs if not run.pending_blocks()])
+    with engine.open() as compute:
+        found, failure = ensure_runs(dataset, requests, compute)
+        requests = [request for request in requests if request.name in found]
+        runs = [found[request.name] for request in requests]
+        retried = [read_quarantined(dataset, run) if retry_quarantined else () for run in runs]
+        planned = [
+            plan_jobs(folder, run, request, retried=blocks)
+            for run, request, blocks in zip(runs, requests, retried, strict=True)
+        ]
+        jobs = [job for jobs_of_run in planned for job in jobs_of_run]
+        on_plan(jobs)
+        try:
+            if jobs:
+                compute(jobs, on_report)
+        finally:
+            mark_complete([run for run in runs if not run.pending_blocks()])
     if failure is not None:
         raise failure
     return [

@@ -181,7 +181,8 @@ def ablate_run(
                     _write_condition(result, plan, index, measured[index])
             on_step(n_done, len(planned))
 
-        engine([answer.job for answer in planned], on_report)
+        with engine.open() as compute:
+            compute([answer.job for answer in planned], on_report)
     return make_study(plan, lambda place: measured[place[0]], home=run, save=save)
 
 

@@ -46,12 +46,20 @@ class Crew:
     model with the most left to do. An actor gets a job only when it has said that it runs: one that Ray has no room for
     holds no job up. One that cannot start fails none, and is done without; one that cannot use its model fails none
     either, as long as others may.
+    Of pilots, which others follow, actors stay as long as nobody needs their place, and can be released for the next
+    crew.
     Jobs of an actor that died go to whoever is free, alone the second time; a job that dies alone again is the matter
     of an inquest, unless the machine was taken away.
     """
 
     def __init__(
-        self, start_actor: Callable[[], Any], jobs: Sequence[BlockJob], on_report: OnReport, *, n_actors: int
+        self,
+        start_actor: Callable[[], Any],
+        jobs: Sequence[BlockJob],
+        on_report: OnReport,
+        *,
+        n_actors: int,
+        released: Sequence[Actor] = (),
     ) -> None:
         self._start_actor = start_actor
         self._on_report = on_report
@@ -59,7 +67,8 @@ class Crew:
         self._waiting: dict[ModelSource, deque[BlockJob]] = {}
         for job in jobs:
             self._waiting.setdefault(job.model, deque()).append(job)
-        self._actors: list[Actor] = []
+        self._are_pilots = all(job.purpose == "pilot" for job in jobs)
+        self._actors = list(released)
         self._starting: dict[Any, Actor] = {}
         self._computing: dict[Any, tuple[BlockJob, Actor]] = {}
         self._deaths: Counter[tuple[str, int]] = Counter()
@@ -68,6 +77,8 @@ class Crew:
         self._metrics = Metrics()
         self.failures = Failures()
         self.reason = "none that started in time"
+        for actor in released:
+            self._await_start(actor)  # it may have died since
 
     @property
     def n_waiting(self) -> int:
@@ -97,11 +108,17 @@ class Crew:
         for actor in list(self._actors):
             self._dismiss(actor)
 
+    def release(self) -> list[Actor]:
+        """Return the actors, for another crew: they are this one's no more."""
+        released, self._actors = self._actors, []
+        return released
+
     def _hire(self) -> None:
         """Start actors for the models that need them most, as many as there may be."""
-        for actor in [actor for actor in self._actors if not actor.jobs and not self._waiting.get(actor.model)]:
-            self._dismiss(actor)
-        while len(self._actors) < self._n_actors:
+        idle = [actor for actor in self._actors if not actor.jobs and not self._waiting.get(actor.model)]
+        while idle and not self._are_pilots:
+            self._dismiss(idle.pop())
+        while idle or len(self._actors) < self._n_actors:
             serving = Counter(actor.model for actor in self._actors)
             needs = {model: len(jobs) / (1 + serving[model]) for model, jobs in self._waiting.items()}
             wanted = [
@@ -111,6 +128,8 @@ class Crew:
             ]
             if not wanted:
                 return
+            if len(self._actors) >= self._n_actors:
+                self._dismiss(idle.pop())
             actor = Actor(handle=self._start_actor(), model=max(wanted, key=lambda model: needs[model]), jobs=[])
             self._actors.append(actor)
             self._await_start(actor)

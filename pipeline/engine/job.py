@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -76,9 +77,21 @@ class BlockReport:
 
 OnReport = Callable[[BlockReport], None]
 
-Engine = Callable[[Sequence[BlockJob], OnReport], None]
+Compute = Callable[[Sequence[BlockJob], OnReport], None]
 """Runs jobs and calls back with each report as its block is committed.
 
 Raises `EngineError` where the workers cannot be had, and `ExtractionError` after all other jobs are done, naming every
 job that failed.
 """
+
+
+class Engine(Protocol):
+    """Where jobs are computed."""
+
+    def open(self) -> AbstractContextManager[Compute]:
+        """Give what computes jobs, for the length of a ``with`` block.
+
+        Workers are had when the first jobs come. Those that computed pilots are kept for the blocks that follow, so
+        that a model is loaded once for both.
+        """
+        ...

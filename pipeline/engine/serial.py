@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from ..model import ModelSource
 from .failure import MODEL_FAULTS, Failures, raise_failures
-from .job import BlockJob, BlockReport, OnReport
+from .job import BlockJob, BlockReport, Compute, OnReport
 from .worker import BlockWorker
 
 
@@ -20,34 +22,38 @@ class SerialEngine:
     threads: int = 1
     n_gpus: float = 0
 
-    def __call__(self, jobs: Sequence[BlockJob], on_report: OnReport) -> None:
-        """Compute all `jobs`; see `pipeline.engine.job.Engine`."""
-        import torch
+    @contextmanager
+    def open(self) -> Iterator[Compute]:
+        """Give what computes jobs; see `pipeline.engine.job.Engine`."""
+        yield partial(_compute, BlockWorker(threads=self.threads, n_gpus=self.n_gpus))
 
-        before, failures = torch.get_num_threads(), Failures()
-        worker = BlockWorker(threads=self.threads, n_gpus=self.n_gpus)
-        try:
-            with ThreadPoolExecutor(1) as behind:
-                committing: deque[tuple[BlockJob, Future[BlockReport]]] = deque()
-                unusable: dict[ModelSource, Exception] = {}
-                for job in jobs:
-                    if job.model in unusable:
-                        failures.append((job, unusable[job.model]))
-                        continue
-                    try:
-                        computed = worker.compute(job)
-                    except Exception as error:
-                        failures.append((job, error))
-                        if isinstance(error, MODEL_FAULTS):
-                            unusable[job.model] = error
-                        continue
-                    _collect_commits(committing, failures, on_report)  # two blocks at a time are enough to hold
-                    committing.append((job, behind.submit(worker.commit, computed)))
-                    del computed
-                _collect_commits(committing, failures, on_report)
-        finally:
-            torch.set_num_threads(before)
-        raise_failures(failures, len(jobs))
+
+def _compute(worker: BlockWorker, jobs: Sequence[BlockJob], on_report: OnReport) -> None:
+    import torch
+
+    before, failures = torch.get_num_threads(), Failures()
+    try:
+        with ThreadPoolExecutor(1) as behind:
+            committing: deque[tuple[BlockJob, Future[BlockReport]]] = deque()
+            unusable: dict[ModelSource, Exception] = {}
+            for job in jobs:
+                if job.model in unusable:
+                    failures.append((job, unusable[job.model]))
+                    continue
+                try:
+                    computed = worker.compute(job)
+                except Exception as error:
+                    failures.append((job, error))
+                    if isinstance(error, MODEL_FAULTS):
+                        unusable[job.model] = error
+                    continue
+                _collect_commits(committing, failures, on_report)  # two blocks at a time are enough to hold
+                committing.append((job, behind.submit(worker.commit, computed)))
+                del computed
+            _collect_commits(committing, failures, on_report)
+    finally:
+        torch.set_num_threads(before)
+    raise_failures(failures, len(jobs))
 
 
 def _collect_commits(

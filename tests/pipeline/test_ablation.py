@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from pipeline.ablation.condition import (
 from pipeline.ablation.study import ablate_run, read_means, rebuild_request, validate_request
 from pipeline.ablation.trial import judge_claim
 from pipeline.cli import main
-from pipeline.engine.job import BlockJob, BlockReport, Engine, OnReport
+from pipeline.engine.job import BlockJob, BlockReport, Compute, Engine, OnReport
 from pipeline.engine.ray_engine import RayEngine
 from pipeline.engine.serial import SerialEngine
 from pipeline.errors import ModelNotFoundError, PipelineError
@@ -50,6 +50,7 @@ from storage.ledger import read_entries
 from storage.schema import SITES
 from tests.search.planted import make_planted_run
 
+from .engine import compute
 from .test_extractor import encode_alone
 
 N, LAST = 100, 11
@@ -283,9 +284,13 @@ class Watch:
         self.jobs: list[BlockJob] = []
         self._n_jobs = n_jobs
 
-    def __call__(self, jobs: Sequence[BlockJob], on_report: OnReport) -> None:
+    @contextmanager
+    def open(self) -> Iterator[Compute]:
+        yield self._compute
+
+    def _compute(self, jobs: Sequence[BlockJob], on_report: OnReport) -> None:
         self.jobs += jobs
-        SerialEngine()(jobs[: self._n_jobs], on_report)
+        compute(SerialEngine(), jobs[: self._n_jobs], on_report)
         if self._n_jobs is not None:
             raise KeyboardInterrupt
 
@@ -328,20 +333,27 @@ def test_another_model_task_or_setting_is_refused(planted: Planted) -> None:
     validate_request(planted.dataset, planted.run, request)
 
 
-def answer_with(planted: Planted, change: Any) -> Engine:
-    """Return an engine that computes nothing and answers what the run holds, changed; a report for each job."""
-    stored, ids = planted.run.read_samples("option_logit"), planted.run.read_samples("sample_id").tolist()
+@dataclass(frozen=True)
+class Answers:
+    """An engine that computes nothing and answers what the run holds, changed; a report for each job."""
 
-    def engine(jobs: Sequence[BlockJob], on_report: OnReport) -> None:
+    planted: Planted
+    change: Callable[[BlockReport], BlockReport]
+
+    @contextmanager
+    def open(self) -> Iterator[Compute]:
+        yield self._compute
+
+    def _compute(self, jobs: Sequence[BlockJob], on_report: OnReport) -> None:
+        run = self.planted.run
+        stored, ids = run.read_samples("option_logit"), run.read_samples("sample_id").tolist()
         for job in jobs:
             own = stored[[ids.index(sample.sample_id) for sample in job.samples]]
             evidence = np.repeat(own[:, None], len(job.ablations), axis=1)
             report = BlockReport(
                 run=job.run, block=job.block.index, n_samples=len(own), compute_s=0, pid=0, evidence=evidence
             )
-            on_report(change(report))
-
-    return engine
+            on_report(self.change(report))
 
 
 @pytest.mark.parametrize(
@@ -355,7 +367,7 @@ def answer_with(planted: Planted, change: Any) -> Engine:
 )
 def test_answers_that_cannot_be_are_refused(own_copy: Planted, change: Any, message: str) -> None:
     with pytest.raises(PipelineError, match=message):
-        ablate(own_copy, answer_with(own_copy, change))
+        ablate(own_copy, Answers(own_copy, change))
 
 
 def test_rounding_is_no_other_model(own_copy: Planted) -> None:
@@ -363,7 +375,7 @@ def test_rounding_is_no_other_model(own_copy: Planted) -> None:
         assert report.evidence is not None
         return replace(report, evidence=report.evidence + np.float32(1e-5))
 
-    study = ablate(own_copy, answer_with(own_copy, round_off))
+    study = ablate(own_copy, Answers(own_copy, round_off))
     assert np.nanmax(study["flipped"]) == 0 and (study["accuracy"] == 1).all()
 
 
@@ -492,7 +504,7 @@ def test_the_command_prints_a_table_and_the_word_that_is_earned(
 def test_without_flips_the_word_is_not_said(
     words: list[str], own_copy: Planted, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    engine = answer_with(own_copy, lambda report: report)
+    engine = Answers(own_copy, lambda report: report)
     monkeypatch.setattr("pipeline.command.extract.make_engine", lambda *_, **__: engine)
     assert call(monkeypatch, *words, "--model", str(own_copy.folder), "--value", "mean", "--no-save") == 0
     printed = capfd.readouterr().out

@@ -22,6 +22,7 @@ from pipeline.engine.serial import SerialEngine
 from pipeline.errors import ModelNotFoundError
 from storage.block import Block
 
+from .engine import compute
 from .test_inquest import make_job
 
 N_BLOCKS = 6
@@ -64,7 +65,7 @@ class CountingWorker:
 def test_every_actor_serves_one_model(ray_session: None, monkeypatch: pytest.MonkeyPatch, n_workers: int) -> None:
     monkeypatch.setattr("pipeline.engine.ray_engine.BlockWorker", CountingWorker)
     reports: list[BlockReport] = []
-    RayEngine(n_workers=n_workers)(make_jobs("one", "two", "three"), reports.append)
+    compute(RayEngine(n_workers=n_workers), make_jobs("one", "two", "three"), reports.append)
     assert Counter(report.run for report in reports) == {f"{name}/task": N_BLOCKS for name in ("one", "two", "three")}
     models_of = {report.pid: {other.run for other in reports if other.pid == report.pid} for report in reports}
     assert all(len(models) == 1 for models in models_of.values())
@@ -94,7 +95,7 @@ def test_the_last_jobs_are_shared_out(ray_session: None, tmp_path: Path, monkeyp
         "pipeline.engine.ray_engine.BlockWorker", type("Waiting", (WaitingWorker,), {"folder": tmp_path})
     )
     reports: list[BlockReport] = []
-    RayEngine(n_workers=2)(make_jobs("one")[:2], reports.append)
+    compute(RayEngine(n_workers=2), make_jobs("one")[:2], reports.append)
     assert len({report.pid for report in reports}) == 2
 
 
@@ -119,7 +120,7 @@ def test_a_machine_that_is_taken_away_accuses_no_sample(
     )
     monkeypatch.setattr("pipeline.engine.crew.Inquest", None)  # none is held
     reports: list[BlockReport] = []
-    RayEngine(n_workers=1)(make_jobs("one")[:1], reports.append)
+    compute(RayEngine(n_workers=1), make_jobs("one")[:1], reports.append)
     assert len(list(tmp_path.iterdir())) == N_DEATHS
     assert [(report.block, report.n_samples) for report in reports] == [(0, 4)]
 
@@ -144,7 +145,7 @@ def test_a_machine_without_the_model_fails_no_block(
     forlorn = type("Forlorn", (ForlornWorker,), {"folder": tmp_path, "n_misses": n_misses})
     monkeypatch.setattr("pipeline.engine.ray_engine.BlockWorker", forlorn)
     reports: list[BlockReport] = []
-    RayEngine(n_workers=n_workers)(make_jobs("one"), reports.append)
+    compute(RayEngine(n_workers=n_workers), make_jobs("one"), reports.append)
     assert sorted(report.block for report in reports) == list(range(N_BLOCKS))
     assert len(list(tmp_path.iterdir())) == n_misses
 
@@ -158,7 +159,7 @@ def test_a_model_that_is_nowhere_fails_alone(
     reports: list[BlockReport] = []
     engine = RayEngine(n_workers=n_workers)
     with pytest.raises(ModelNotFoundError, match="model 'one': not on this machine"):
-        engine(make_jobs("one", "two", "three"), reports.append)
+        compute(engine, make_jobs("one", "two", "three"), reports.append)
     assert Counter(report.run for report in reports) == {"two/task": N_BLOCKS, "three/task": N_BLOCKS}
 
 
@@ -166,9 +167,36 @@ def test_pilots_are_computed_by_workers_too(ray_session: None, monkeypatch: pyte
     """A sample that kills the process that reads it must not kill the driver."""
     monkeypatch.setattr("pipeline.engine.ray_engine.BlockWorker", CountingWorker)
     reports: list[BlockReport] = []
-    RayEngine(n_workers=1)([replace(job, purpose="pilot") for job in make_jobs("one")[:2]], reports.append)
+    compute(RayEngine(n_workers=1), [replace(job, purpose="pilot") for job in make_jobs("one")[:2]], reports.append)
     assert len(reports) == 2
     assert os.getpid() not in {report.pid for report in reports}
+
+
+def test_blocks_are_computed_by_the_worker_of_their_pilots(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a model is loaded once for both. The first makes room for the second model, which is there to go on."""
+    monkeypatch.setattr("pipeline.engine.ray_engine.BlockWorker", CountingWorker)
+    jobs, pilots, blocks = make_jobs("one", "two"), Counter[tuple[str, int]](), Counter[tuple[str, int]]()
+    with RayEngine(n_workers=1).open() as compute_jobs:
+        compute_jobs(
+            [replace(job, purpose="pilot") for job in jobs], lambda report: pilots.update([(report.run, report.pid)])
+        )
+        compute_jobs(jobs, lambda report: blocks.update([(report.run, report.pid)]))
+    (first, second), (kept, third) = sorted(pilots), sorted(blocks, key=lambda key: key not in pilots)
+    assert (first[0], second[0], kept, third[0]) == ("one/task", "two/task", second, "one/task")
+    assert third[1] not in (first[1], second[1])
+    assert set(pilots.values()) == set(blocks.values()) == {N_BLOCKS}
+
+
+def test_a_worker_of_pilots_is_ended_where_no_block_follows(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.engine.ray_engine.BlockWorker", CountingWorker)
+    with RayEngine(n_workers=1, gpus_per_worker=2).open() as compute_jobs:
+        compute_jobs([replace(job, purpose="pilot") for job in make_jobs("one")[:1]], lambda _: None)
+        assert ray.available_resources().get("GPU", 0) == 0
+    for _ in range(100):
+        if ray.available_resources().get("GPU") == 2:
+            break
+        threading.Event().wait(0.1)
+    assert ray.available_resources().get("GPU") == 2
 
 
 @dataclass(frozen=True)
@@ -195,7 +223,7 @@ class MeetingWorker:
 def test_a_block_is_committed_while_the_next_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.engine.serial.BlockWorker", MeetingWorker)
     reports: list[BlockReport] = []
-    SerialEngine()(make_jobs("one"), reports.append)
+    compute(SerialEngine(), make_jobs("one"), reports.append)
     assert [report.block for report in reports] == list(range(N_BLOCKS))
     assert all(report.compute_s for report in reports)
 

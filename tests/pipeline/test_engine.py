@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,17 +21,19 @@ from pipeline.engine.job import BlockJob, BlockReport, Engine
 from pipeline.engine.ray_engine import RayEngine
 from pipeline.engine.serial import SerialEngine
 from pipeline.errors import EngineError, ExtractionError, UnsupportedModelError
-from pipeline.extraction import ensure_runs, extract, plan_jobs
+from pipeline.extraction import extract, plan_jobs
 from pipeline.model import BUILTIN_MODELS, find_model
 from pipeline.progress import LOG_INTERVAL
 from pipeline.request import RunRequest
 from pipeline.settings import ExtractionSettings
 from pipeline.task import Task, load_task
-from storage import ensure_dataset, open_dataset
+from storage import open_dataset
 from storage.commit import read_commit
 from storage.errors import RunMismatchError
 from tests.race import race
 from tests.storage.fake_run import shard_bytes
+
+from .engine import compute, plan_runs
 
 LIMIT, BLOCK = 150, 32
 TASKS = ("easy-vqa.yes-no", "easy-vqa.shape")
@@ -80,8 +82,7 @@ def serial_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> list[BlockJob]:
     """Return the jobs of a new store, for workers that compute nothing."""
     store, requests = str(tmp_path_factory.mktemp("jobs") / "store"), ask([load_task(n).head(LIMIT) for n in TASKS])
-    found, _ = ensure_runs(ensure_dataset(store), requests, SerialEngine())
-    runs = list(found.values())
+    runs = plan_runs(Path(store), requests)
     return [job for run, request in zip(runs, requests, strict=True) for job in plan_jobs(store, run, request)]
 
 
@@ -117,7 +118,7 @@ def test_actors_spread_over_the_gpus(
     meeting: Any = type("Meeting", (MeetingWorker,), {"folder": tmp_path})
     monkeypatch.setattr("pipeline.engine.ray_engine.BlockWorker", meeting)
     reports: list[BlockReport] = []
-    RayEngine(n_workers=2, gpus_per_worker=1)(jobs, reports.append)
+    compute(RayEngine(n_workers=2, gpus_per_worker=1), jobs, reports.append)
     assert len(reports) == len(jobs)
     assert {report.pid for report in reports} == {0, 1}
     assert len(list(tmp_path.iterdir())) == 2
@@ -148,7 +149,7 @@ def test_a_worker_that_cannot_start_fails_no_block(
     frail: Any = type("Frail", (FrailWorker,), {"folder": tmp_path, "dies": False})
     monkeypatch.setattr("pipeline.engine.ray_engine.BlockWorker", frail)
     reports: list[BlockReport] = []
-    RayEngine(n_workers=2)(jobs, reports.append)
+    compute(RayEngine(n_workers=2), jobs, reports.append)
     assert sorted(report.block for report in reports) == sorted(job.block.index for job in jobs)
 
 
@@ -160,7 +161,7 @@ def test_where_no_worker_can_start_the_reason_is_named(
     with pytest.raises(
         EngineError, match="expected a worker for 10 more blocks, found .*No module named 'brain'; check"
     ):
-        RayEngine(n_workers=1)(jobs, lambda _: None)
+        compute(RayEngine(n_workers=1), jobs, lambda _: None)
 
 
 def test_workers_that_die_of_every_start_end_the_wait(
@@ -169,7 +170,7 @@ def test_workers_that_die_of_every_start_end_the_wait(
     frail: Any = type("Frail", (FrailWorker,), {"folder": tmp_path, "dies": True})
     monkeypatch.setattr("pipeline.engine.ray_engine.BlockWorker", frail)
     with pytest.raises(EngineError, match="found none that started in time"):
-        RayEngine(n_workers=1, start_timeout_s=3)(jobs, lambda _: None)
+        compute(RayEngine(n_workers=1, start_timeout_s=3), jobs, lambda _: None)
 
 
 @pytest.mark.parametrize("engine", [SerialEngine(), RayEngine(n_workers=1)], ids=["serial", "ray"])
@@ -199,11 +200,9 @@ def test_a_model_that_cannot_be_loaded_stops_no_other(
     assert open_dataset(tmp_path / "store").run("tiny-llava/easy-vqa.shape").is_marked_complete
 
 
-def test_a_second_run_computes_nothing(serial_store: Path) -> None:
-    def refuse(jobs: Sequence[BlockJob], on_report: Callable[[BlockReport], None]) -> None:
-        raise AssertionError(f"{len(jobs)} blocks were computed again")
-
-    assert run_extraction(serial_store, refuse) == []
+def test_a_second_run_computes_nothing(serial_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("pipeline.engine.worker.BlockWorker.compute")
+    assert run_extraction(serial_store, SerialEngine()) == []
 
 
 def test_other_settings_are_refused_and_change_nothing(serial_store: Path) -> None:
@@ -225,14 +224,13 @@ def test_every_failed_block_is_named_and_the_others_are_committed(
 ) -> None:
     """The middle one of three jobs asks for a run that is not there."""
     store, requests = str(tmp_path / "store"), ask([load_task("easy-vqa.shape").head(3 * BLOCK)])
-    found, _ = ensure_runs(ensure_dataset(store), requests, SerialEngine())
-    (run,) = found.values()
+    (run,) = plan_runs(Path(store), requests)
     jobs = plan_jobs(store, run, requests[0])
     jobs[1] = replace(jobs[1], run="tiny-llava/not-there")
     with pytest.raises(
         ExtractionError, match=r"expected 3 blocks, 1 failed \(tiny-llava/not-there block 1: .*not-there"
     ):
-        engine(jobs, lambda _: None)
+        compute(engine, jobs, lambda _: None)
     assert [block.index for block in run.pending_blocks()] == [1]
 
 
@@ -371,19 +369,17 @@ def test_ctrl_c_says_what_stays_and_the_same_command_goes_on(tmp_path: Path, ser
 
 ENSURE_RUNS = """
 import sys
-from pipeline.engine.serial import SerialEngine
-from pipeline.extraction import ensure_runs
+from pathlib import Path
 from pipeline.model import find_model
 from pipeline.request import RunRequest
 from pipeline.task import Task, load_task
 from pipeline.settings import ExtractionSettings
-from storage import ensure_dataset
+from tests.pipeline.engine import plan_runs
 source, task = find_model("tiny-llava"), load_task("easy-vqa.shape").head(40)
 request = RunRequest(source=source, task=task, settings=ExtractionSettings(block=16))
 print("ready", flush=True)
 sys.stdin.readline()
-found, _ = ensure_runs(ensure_dataset(sys.argv[1]), [request], SerialEngine())
-(run,) = found.values()
+(run,) = plan_runs(Path(sys.argv[1]), [request])
 print(len(run.pending_blocks()))
 """
 
