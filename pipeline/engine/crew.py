@@ -46,8 +46,8 @@ class Crew:
     model with the most left to do. An actor gets a job only when it has said that it runs: one that Ray has no room for
     holds no job up. One that cannot start fails none, and is done without; one that cannot use its model fails none
     either, as long as others may.
-    Of pilots, which others follow, actors stay as long as nobody needs their place, and can be released for the next
-    crew.
+    Of pilots, which others follow, actors stay as long as no other may need their room, and can be released for the
+    next crew.
     Jobs of an actor that died go to whoever is free, alone the second time; a job that dies alone again is the matter
     of an inquest, unless the machine was taken away.
     """
@@ -116,7 +116,8 @@ class Crew:
     def _hire(self) -> None:
         """Start actors for the models that need them most, as many as there may be."""
         idle = [actor for actor in self._actors if not actor.jobs and not self._waiting.get(actor.model)]
-        while idle and not self._are_pilots:
+        may_stay = self._are_pilots and not (self.n_waiting and self._starting)
+        while idle and not may_stay:
             self._dismiss(idle.pop())
         while idle or len(self._actors) < self._n_actors:
             serving = Counter(actor.model for actor in self._actors)

@@ -187,6 +187,15 @@ def test_blocks_are_computed_by_the_worker_of_their_pilots(ray_session: None, mo
     assert set(pilots.values()) == set(blocks.values()) == {N_BLOCKS}
 
 
+def test_workers_that_stay_take_no_room_from_others(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three at most are asked for, and there are GPUs for one."""
+    monkeypatch.setattr("pipeline.engine.ray_engine.BlockWorker", CountingWorker)
+    pilots = [replace(job, purpose="pilot") for job in make_jobs("one", "two", "three")[:3]]
+    reports: list[BlockReport] = []
+    compute(RayEngine(n_workers=3, gpus_per_worker=2, start_timeout_s=10), pilots, reports.append)
+    assert {report.run for report in reports} == {job.run for job in pilots}
+
+
 def test_a_worker_of_pilots_is_ended_where_no_block_follows(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.engine.ray_engine.BlockWorker", CountingWorker)
     with RayEngine(n_workers=1, gpus_per_worker=2).open() as compute_jobs:
