@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,20 @@ from tests.server.s3 import S3Server
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Share the cores out between the processes of pytest-xdist; see `pytest_collection_modifyitems` of the order."""
+    if n_processes := getattr(config.option, "numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // n_processes)))
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that need a demo or a cluster, then with those of many tests: the end is for short ones."""
+    files = Counter(item.path for item in items)
+    dear = {item.path for item in items if "whole_machine" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: (item.path not in dear, -files[item.path]))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,9 @@
-"""The command that users submit to a real cluster, a node of which is lost in the middle. The bytes must not tell."""
+"""Jobs on a real cluster whose nodes are lost in the middle, with a notice or without. The bytes must not tell."""
 
 from __future__ import annotations
 
+import shlex
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -10,13 +12,17 @@ from pathlib import Path
 from filelock import FileLock
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from pipeline.engine.crew import MAX_DEATHS
 from pipeline.engine.serial import SerialEngine
+from pipeline.sample import ImageFile
 from pipeline.settings import ExtractionSettings
 from storage import open_dataset
 from storage.errors import DatasetError
+from tests.cluster import driver
 from tests.cluster.node import Cluster, Node
 from tests.pipeline.test_engine import ask, content, extract, load_task
 
+ROOT = Path(__file__).parent.parent.parent
 TASK, LIMIT, BLOCK, BATCH_SIZE = "easy-vqa.shape", 320, 8, 16
 RUN = f"tiny-llava/{TASK}"
 COMMAND = (
@@ -89,4 +95,37 @@ def test_a_node_that_is_lost_in_the_middle_of_a_job_leaves_no_trace_in_the_store
         assert client.get_job_status(job) == JobStatus.SUCCEEDED, client.get_job_logs(job)
 
     assert count_committed(store) == LIMIT // BLOCK
+    assert content(store) == content(tmp_path / "serial")
+
+
+def test_nodes_that_are_drained_before_they_go_accuse_no_sample(tmp_path: Path, whole_machine: FileLock) -> None:
+    """One after another, from under one block. Nor do they excuse one: the picture that kills its worker is found."""
+    store, folder = tmp_path / "store", tmp_path / "nodes"
+    torn = ImageFile(tmp_path / "not there")
+    driver.extract_blocks(tmp_path / "serial", SerialEngine(), held=driver.find_picture(), deadly=torn)
+    folder.mkdir()
+    with whole_machine, Cluster(n_head_cpus=0) as cluster:
+        client = connect(cluster)
+        command = [sys.executable, "-m", driver.__name__, str(store), str(folder)]
+        job = client.submit_job(entrypoint=shlex.join(command), runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}})
+
+        def find_nodes() -> set[str]:
+            """Return the ids of the nodes that have begun the block."""
+            assert not client.get_job_status(job).is_terminal(), client.get_job_logs(job)
+            return {path.name for path in folder.iterdir()}
+
+        gone: set[str] = set()
+        for _ in range(MAX_DEATHS + 2):
+            node = cluster.add_node()
+            wait_until(lambda: bool(find_nodes() - gone), within_s=120, what="no worker begins the block")
+            if len(gone) > MAX_DEATHS:
+                folder.rename(tmp_path / "released")
+                break
+            (node_id,) = find_nodes() - gone
+            cluster.drain(node_id)
+            node.kill()
+            gone.add(node_id)
+        wait_until(lambda: client.get_job_status(job).is_terminal(), within_s=120, what="the job does not end")
+        assert client.get_job_status(job) == JobStatus.SUCCEEDED, client.get_job_logs(job)
+
     assert content(store) == content(tmp_path / "serial")
