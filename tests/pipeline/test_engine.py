@@ -22,10 +22,10 @@ from pipeline.engine.ray_engine import RayEngine
 from pipeline.engine.serial import SerialEngine
 from pipeline.errors import EngineError, ExtractionError, UnsupportedModelError
 from pipeline.extraction import extract, plan_jobs
-from pipeline.model import BUILTIN_MODELS, find_model
+from pipeline.model import BUILTIN_MODELS, ModelSource, find_model, load_model
 from pipeline.progress import LOG_INTERVAL
 from pipeline.request import RunRequest
-from pipeline.settings import ExtractionSettings
+from pipeline.settings import AUTO, ExtractionSettings
 from pipeline.task import Task, load_task
 from storage import open_dataset
 from storage.commit import read_commit
@@ -198,6 +198,19 @@ def test_a_model_that_cannot_be_loaded_stops_no_other(
     with pytest.raises(UnsupportedModelError, match="model 'broken' in .*: expected weights that can be used, found"):
         extract(tmp_path / "store", requests, engine=engine)
     assert open_dataset(tmp_path / "store").run("tiny-llava/easy-vqa.shape").is_marked_complete
+
+
+def test_a_model_is_loaded_once_for_pilots_and_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+
+    def watch(source: ModelSource, **settings: Any) -> Any:
+        loaded.append(source.name)
+        return load_model(source, **settings)
+
+    monkeypatch.setattr("pipeline.engine.worker.load_model", watch)
+    assert SETTINGS.dtype == AUTO
+    assert len(run_extraction(tmp_path / "store", SerialEngine())) == N_BLOCKS
+    assert loaded == ["tiny-llava"]
 
 
 def test_a_second_run_computes_nothing(serial_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
