@@ -69,7 +69,8 @@ def test_a_log_tells_pace_bytes_and_time_left_by_model() -> None:
     first, second, quarantined, last = lines_of(log)
     assert first == "90 samples in 3 blocks to compute"
     assert second == (
-        "1/3 blocks: tiny-llava/task block 0 committed: 30 samples in 1.5 s by process 7; 3/s, 2.00 GB, 0:00:10 left"
+        "1/3 blocks: tiny-llava/task block 0 committed: 30 samples in 1.5 s by process 7; "
+        "tiny-llava: 3/s, 2.00 GB, 0:00:10 left"
     )
     assert quarantined == "quarantined: s9: no picture"
     assert last.startswith("3/3 blocks: tiny-llava/task block 0 committed") and last.endswith("0:00:00 left")
