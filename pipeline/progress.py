@@ -159,7 +159,8 @@ class BlockProgress:
         left_s = ((shown.total or 0) - shown.completed) / max(rate, 1e-9)
         line = (
             f"{self._n_done}/{self._n_blocks} blocks: {report.run} block {report.block} committed: {report.n_samples} "
-            f"samples in {report.compute_s:.1f} s by process {report.pid}; {model}: {figures}, {_name_span(left_s)} left"
+            f"samples in {report.compute_s:.1f} s by process {report.pid}; {model}: {figures}, "
+            f"{_name_span(left_s)} left"
         )
         if self._n_done == self._n_blocks:
             self._lines.say(line)
